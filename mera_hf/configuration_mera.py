@@ -1,0 +1,108 @@
+"""Configuration of MERA: a causal language model whose vocabulary holds one token per diagnosis code.
+
+This file, `timeline_mera.py` and `modeling_mera.py` are copied into a checkpoint by `save_pretrained`, so that
+`trust_remote_code=True` loads it without this package. They need torch and transformers alone.
+"""
+
+from typing import ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+HISTORY_TEXTS = ("code", "code+description", "description")
+
+
+@strict
+class MeraConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`MeraForDiagnosis`] (huggingface.co/papers/2501.17326).
+
+    The codes of the candidate space are the labels of the model: `id2label[i]` is the code of index `i`, written with its
+    vocabulary, such as `ICD9CM:250.23`. Codes stand in the depth-first order of the ICD tree; their tokens are one
+    contiguous block of the vocabulary in the same order, and the end-of-visit token EOV follows them.
+
+    Args:
+        text_config (`PreTrainedConfig` or `dict`, *optional*):
+            Configuration of the causal language model, any `AutoModelForCausalLM`.
+        descriptions (`list[str]`, *optional*):
+            Official description of each code.
+        level_groups (`dict[str, list[int]]`, *optional*):
+            For each level of the tree, the group index of every code, -1 where a code has no ancestor at that level.
+        group_names (`dict[str, list[str]]`, *optional*):
+            For each level, the code and description of every group, such as `ICD9CM:250 Diabetes mellitus`.
+        code_token_start (`int`, *optional*):
+            Token id of the first code. The tokens of `C` codes are `code_token_start .. code_token_start + C - 1`.
+        eov_token_id (`int`, *optional*): Token id of the end of a visit; always `code_token_start + C`.
+        visit_token_id (`int`, *optional*): Token id of the mark that opens a visit.
+        profile_token_id (`int`, *optional*): Token id of the mark that opens a timeline.
+        history_text (`str`, *optional*, defaults to `"code"`):
+            How a code of the history is written: `"code"`, `"code+description"` or `"description"`.
+        use_profile (`bool`, *optional*, defaults to `True`):
+            Whether sex, age and race are written at the head of the timeline.
+        use_visit_text (`bool`, *optional*, defaults to `False`):
+            Whether the text of an earlier visit is written behind its codes.
+        code_bias (`bool`, *optional*, defaults to `True`):
+            Whether every code has a bias, which training starts at its log prevalence (this project's choice).
+        history_term (`bool`, *optional*, defaults to `True`):
+            Whether codes of the history have a term of their own in the logit (this project's choice).
+        hidden_dropout (`float`, *optional*, defaults to 0.0):
+            Dropout on the token embeddings and on the hidden state of a decision (for small models trained from scratch).
+        eov_offset (`float`, *optional*, defaults to 0.0):
+            Added to the EOV logit wherever a ranking is cut into a set; fitted on validation.
+        rerank_depth (`int`, *optional*, defaults to 0):
+            The first `rerank_depth` codes of a ranking are ordered by the logit less `rerank_weight` times the code's log
+            prevalence; 0 leaves the ranking alone. Recall at `rerank_depth` and beyond does not change.
+        rerank_weight (`float`, *optional*, defaults to 0.0): See `rerank_depth`; fitted on validation.
+        probability_scale (`float`, *optional*, defaults to 1.0): See `probability_shift`.
+        probability_shift (`float`, *optional*, defaults to 0.0):
+            P(code in the next visit) = sigmoid(scale * log(P(code) / (1 - P(code))) + shift) with P the softmax over the codes;
+            fitted on validation.
+    """
+
+    model_type = "mera"
+    sub_configs_defaults: ClassVar[dict] = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="mistral")}
+
+    text_config: dict | PreTrainedConfig | None = None
+    descriptions: list[str] | None = None
+    level_groups: dict[str, list[int]] | None = None
+    group_names: dict[str, list[str]] | None = None
+    code_token_start: int | None = None
+    eov_token_id: int | None = None
+    visit_token_id: int | None = None
+    profile_token_id: int | None = None
+    history_text: str = "code"
+    use_profile: bool = True
+    use_visit_text: bool = False
+    code_bias: bool = True
+    history_term: bool = True
+    hidden_dropout: float = 0.0
+    eov_offset: float = 0.0
+    rerank_depth: int = 0
+    rerank_weight: float = 0.0
+    probability_scale: float = 1.0
+    probability_shift: float = 0.0
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # PEFT and merging read the tie at the top level
+        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+        if self.history_text not in HISTORY_TEXTS:
+            raise ValueError(f"`history_text` is {self.history_text!r}; choose one of {', '.join(HISTORY_TEXTS)}.")
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes of the candidate space in the order of their tokens; empty before code tokens are added."""
+        if self.code_token_start is None:
+            return []
+        return [self.id2label[index] for index in range(len(self.id2label))]
+
+    @property
+    def num_codes(self) -> int:
+        """Number of codes in the candidate space; 0 before code tokens are added."""
+        return 0 if self.code_token_start is None else len(self.id2label)
+
+
+__all__ = ["HISTORY_TEXTS", "MeraConfig"]

@@ -1,0 +1,100 @@
+"""Visits datasets as timelines for training: a torch dataset, a sampler by length, and the collator."""
+
+import random
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from ..errors import InputError
+from ..timeline_mera import Timeline, TimelineEncoder, collate_timelines
+
+
+class TimelineDataset(Dataset):
+    """Patients of a visits dataset as [`Timeline`]s, with the codes of each visit in a fresh order every epoch.
+
+    An item is asked for by `row`, in tree order, or by `(epoch, row)`, in an order drawn from `(seed, epoch, row)`: the
+    orders of an epoch do not depend on the process, the worker or on whether training was resumed.
+
+    Args:
+        rows (`datasets.Dataset` or `list[dict]`): a visits dataset; held in memory.
+        encoder (`TimelineEncoder`): writes a patient.
+        first_target (`int`, *optional*, defaults to 1): index of the first visit that is predicted; patients with fewer
+            visits are left out, `left_out` counts them.
+        seed (`int`, *optional*, defaults to 0): of the code orders.
+
+    Raises:
+        [`InputError`]: where no patient has a visit to predict, or a code is not one of the model's.
+    """
+
+    def __init__(self, rows, encoder: TimelineEncoder, first_target: int = 1, seed: int = 0):
+        rows = rows.to_list() if hasattr(rows, "to_list") else list(rows)
+        self.encoder, self.first_target, self.seed = encoder, first_target, seed
+        self.rows = [row for row in rows if len(row["visits"]) > first_target]
+        self.left_out = len(rows) - len(self.rows)
+        if not self.rows:
+            raise InputError(
+                f"none of the {len(rows)} patients has more than {first_target} visits, so there is no visit to predict; "
+                "use a cohort with two visits or more."
+            )
+        try:
+            timelines = [self[row] for row in range(len(self.rows))]
+        except ValueError as error:
+            raise InputError(f"the dataset does not fit the model: {error}") from error
+        self.lengths = [len(timeline.input_ids) for timeline in timelines]
+        self.dropped_visits = sum(timeline.dropped_visits for timeline in timelines)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Timeline:
+        if isinstance(item, tuple):
+            epoch, row = item
+            shuffle = random.Random(f"{self.seed}:{epoch}:{row}")
+            return self.encoder.encode(self.rows[row], self.first_target, shuffle)
+        return self.encoder.encode(self.rows[item], self.first_target)
+
+
+class LengthSampler(Sampler):
+    """Random batches of timelines of similar length, which saves padding. Yields `(epoch, row)` for [`TimelineDataset`].
+
+    Each epoch is a fresh permutation, drawn from `(seed, epoch)`; every `50 * batch_size` rows of it are sorted by length
+    and cut into batches, and the batches are taken in random order.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int = 0):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        permutation = torch.randperm(len(self.lengths), generator=generator).tolist()
+        pool = 50 * self.batch_size
+        batches = []
+        for start in range(0, len(permutation), pool):
+            rows = sorted(permutation[start : start + pool], key=self.lengths.__getitem__)
+            batches += [rows[at : at + self.batch_size] for at in range(0, len(rows), self.batch_size)]
+        # A batch that is not full has to stay last, or it would shift the borders of those behind it
+        full = len(batches) - (len(batches[-1]) < self.batch_size)
+        for batch in torch.randperm(full, generator=generator).tolist() + list(range(full, len(batches))):
+            yield from ((self.epoch, row) for row in batches[batch])
+
+
+class TimelineCollator:
+    """Pads [`Timeline`]s into the batch of `collate_timelines`.
+
+    Args:
+        pad_token_id (`int`): token that fills a row up.
+        padding_side (`str`, *optional*, defaults to `"right"`): `"right"` or `"left"`; changes no result.
+    """
+
+    def __init__(self, pad_token_id: int, padding_side: str = "right"):
+        self.pad_token_id, self.padding_side = pad_token_id, padding_side
+
+    def __call__(self, timelines: list[Timeline]) -> dict[str, torch.Tensor]:
+        return collate_timelines(timelines, self.pad_token_id, self.padding_side)

@@ -1,0 +1,322 @@
+"""MERA: rank all diagnosis codes for the next visit in one forward pass of a causal language model.
+
+What is in here: [`MeraForDiagnosis`] wraps any `AutoModelForCausalLM` and reads the logits of the code tokens and of the
+end-of-visit token EOV at decision positions; [`RankingHead`] adds the code bias and the history term; [`MeraRanking`] is what
+the one ranking function, [`MeraForDiagnosis.rank`], returns.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_mera import MeraConfig
+from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, collate_timelines
+
+
+@dataclass
+class MeraOutput(ModelOutput):
+    """
+    Logits at `P` decision positions.
+
+    Args:
+        code_logits (`torch.FloatTensor` of shape `(P, codes)`): one logit per code, in the order of `config.codes`.
+        eov_logits (`torch.FloatTensor` of shape `(P,)`): logit of the end of the visit, without `config.eov_offset`.
+    """
+
+    code_logits: torch.FloatTensor | None = None
+    eov_logits: torch.FloatTensor | None = None
+
+
+@dataclass
+class MeraRanking:
+    """
+    Codes ranked for the next visit of `N` patients.
+
+    Attributes:
+        order (`torch.LongTensor` of shape `(N, K)`): code indices, best first; equal scores stand in tree order.
+        set_sizes (`torch.LongTensor` of shape `(N,)`): number of codes above EOV; the predicted set is `order[:, :size]`.
+        logits (`torch.FloatTensor` of shape `(N, K)`): code logits in the order of `order`.
+        probabilities (`torch.FloatTensor` of shape `(N, K)`): P(code in the next visit), calibrated on validation.
+        eov_logits (`torch.FloatTensor` of shape `(N,)`): EOV logit with `config.eov_offset`.
+    """
+
+    order: torch.LongTensor
+    set_sizes: torch.LongTensor
+    logits: torch.FloatTensor
+    probabilities: torch.FloatTensor
+    eov_logits: torch.FloatTensor
+
+
+class RankingHead(nn.Module):
+    """
+    Code bias and history term (this project's choice), added to the logits that the language model gives:
+
+        s_c = w_c . h + b_c + (g(h) + r_c) . f_c
+
+    `f_c` are the features of code `c` in the history (`HISTORY_FEATURES`), zero for codes that are not in it, so that the
+    term touches a few entries of a row only. `g(h)` is linear in the hidden state of the decision and `r_c` is linear in the
+    row `w_c` of the code: how readily this patient repeats, and how readily this code is repeated. Both start at zero but for
+    the constant of `g`, which training fits to the repetition seen in the training visits.
+    """
+
+    def __init__(self, config: MeraConfig, hidden_size: int):
+        super().__init__()
+        if config.code_bias:
+            self.code_bias = nn.Parameter(torch.zeros(config.num_codes + 1))  # EOV last
+        if config.history_term:
+            self.patient_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES))
+            self.code_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES), bias=False)
+        # Log share of training visits that hold each code: where the bias starts, and what `rerank_weight` weighs
+        self.register_buffer("log_prevalence", torch.zeros(config.num_codes))
+
+    def forward(
+        self,
+        logits: torch.Tensor,
+        hidden: torch.Tensor,
+        code_rows: torch.Tensor,
+        decision_visit: torch.Tensor,
+        history_codes: torch.Tensor | None,
+        history_values: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Shapes: `logits` (P, C + 1), `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes`
+        (V, H), `history_values` (V, H, 4); returns (P, C + 1)."""
+        if hasattr(self, "code_bias"):
+            logits = logits + self.code_bias.to(logits.dtype)
+        if hasattr(self, "patient_gate") and history_codes is not None and history_codes.shape[1]:
+            codes = history_codes[decision_visit]  # (P, H)
+            values = history_values[decision_visit].to(hidden.dtype)  # (P, H, 4)
+            present = codes >= 0
+            codes = codes.clamp(min=0)
+            gates = self.patient_gate(hidden)[:, None, :] + self.code_gate(code_rows)[codes]  # (P, H, 4)
+            term = torch.where(present, (gates * values).sum(-1), 0.0)  # (P, H)
+            logits = logits.scatter_add(1, codes, term.to(logits.dtype))
+        return logits
+
+
+class MeraForDiagnosis(PreTrainedModel):
+    """
+    A causal language model that ranks diagnosis codes (huggingface.co/papers/2501.17326).
+
+    Example:
+
+        >>> import mera_hf
+        >>> from transformers import AutoModel, AutoTokenizer
+        >>> model = AutoModel.from_pretrained("checkpoint").eval()
+        >>> tokenizer = AutoTokenizer.from_pretrained("checkpoint")
+        >>> patient = {"profile": {"sex": "F", "age": 72}, "visits": [{"codes": ["ICD9CM:428", "ICD9CM:584"]}]}
+        >>> ranking = model.rank([patient], tokenizer, top_k=10)
+        >>> [model.config.codes[index] for index in ranking.order[0]]
+    """
+
+    config: MeraConfig
+    base_model_prefix = "language_model"  # lets a plain causal-LM checkpoint load straight into the wrapper
+    _tied_weights_keys = {}  # a dict: PEFT looks for the ties of the children only if the top level has one
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    accepts_loss_kwargs = False  # the losses live in the trainers
+
+    def __init__(self, config: MeraConfig):
+        super().__init__(config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        if config.num_codes:
+            self.ranking_head = RankingHead(config, self.hidden_size)
+        self.post_init()
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, RankingHead):
+            for tensor in (*module.parameters(), *module.buffers()):
+                init.zeros_(tensor)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width `d` of the hidden state that the code rows are multiplied with."""
+        return self.get_output_embeddings().weight.shape[1]
+
+    def get_output_embeddings(self):
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings):
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def reset_ranking_head(self) -> None:
+        """Put an untrained ranking head, all zero, in place of the present one, as the config has it."""
+        weight = self.get_input_embeddings().weight
+        dtype = weight.dtype if weight.is_floating_point() else torch.float32
+        self.ranking_head = RankingHead(self.config, self.hidden_size).to(device=weight.device, dtype=dtype)
+        for tensor in (*self.ranking_head.parameters(), *self.ranking_head.buffers()):
+            nn.init.zeros_(tensor)
+
+    def code_rows(self) -> torch.Tensor:
+        """Output rows of the codes in tree order with EOV last, shape `(codes + 1, d)`."""
+        start = self.config.code_token_start
+        return self.get_output_embeddings().weight[start : start + self.config.num_codes + 1]
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        decision_index: torch.LongTensor | None = None,
+        decision_visit: torch.LongTensor | None = None,
+        history_codes: torch.LongTensor | None = None,
+        history_values: torch.FloatTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs,
+    ) -> MeraOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, S)`): timelines.
+            attention_mask, position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): as in any causal LM.
+            decision_index (`torch.LongTensor` of shape `(P,)`, *optional*):
+                decision positions in the flattened `B * S` tokens; the last token of every sequence without it.
+            decision_visit (`torch.LongTensor` of shape `(P,)`, *optional*):
+                row of `history_codes` that belongs to each decision; row `p` without it.
+            history_codes (`torch.LongTensor` of shape `(V, H)`, *optional*): codes of the history, -1 is padding.
+            history_values (`torch.FloatTensor` of shape `(V, H, 4)`, *optional*): features of those codes.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        hidden = self.language_model.base_model(
+            inputs_embeds=self._dropout(inputs_embeds),
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=False,
+        ).last_hidden_state  # (B, S, d)
+        if decision_index is None:
+            decision_index = _last_tokens(hidden, attention_mask)
+        if decision_visit is None:
+            decision_visit = torch.arange(len(decision_index), device=hidden.device)
+        hidden = self._dropout(hidden.flatten(0, 1)[decision_index])  # (P, d)
+        rows = self.code_rows()
+        logits = self._scaled(nn.functional.linear(hidden, rows))  # (P, C + 1)
+        logits = self.ranking_head(logits, hidden, rows, decision_visit, history_codes, history_values)
+        return MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
+
+    def _dropout(self, values: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(values, self.config.hidden_dropout, self.training)
+
+    def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
+        """The arithmetic that some families put behind their output matrix (Gemma 2, Cohere, Granite, Falcon-H1)."""
+        text = self.config.text_config
+        if getattr(text, "logit_scale", None) is not None:
+            logits = logits * text.logit_scale
+        if getattr(text, "lm_head_multiplier", None) is not None:
+            logits = logits * text.lm_head_multiplier
+        if getattr(text, "logits_scaling", None) is not None:
+            logits = logits / text.logits_scaling
+        if getattr(text, "final_logit_softcapping", None) is not None:
+            logits = torch.tanh(logits / text.final_logit_softcapping) * text.final_logit_softcapping
+        return logits
+
+    @torch.no_grad()
+    def rank(
+        self,
+        patients: list[dict],
+        tokenizer,
+        top_k: int | None = None,
+        batch_size: int = 64,
+        max_length: int | None = None,
+        progress=None,
+    ) -> MeraRanking:
+        """
+        Rank the codes of the next visit of each patient, from one forward pass each.
+
+        Args:
+            patients (`list[dict]`): `profile` and `visits` as in a row of a visits dataset; all visits are history.
+            tokenizer (`PreTrainedTokenizerBase`): the tokenizer of this checkpoint.
+            top_k (`int`, *optional*): length of the ranking; all codes without it.
+            batch_size (`int`, *optional*, defaults to 64): patients in a forward pass; timelines are sorted by length.
+            max_length (`int`, *optional*): longest timeline in tokens, see [`TimelineEncoder`].
+            progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
+
+        Returns:
+            [`MeraRanking`] in the order of `patients`.
+
+        Raises:
+            `ValueError`: for a `top_k` or `batch_size` below 1, a code that the model does not know, or a foreign tokenizer.
+        """
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` is {value}; it must be 1 or more.")
+        encoder = TimelineEncoder(self.config, tokenizer, max_length)
+        timelines = [encoder.encode_history(patient) for patient in patients]
+        by_length = sorted(range(len(timelines)), key=lambda row: len(timelines[row].input_ids))
+        batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+        training, parts = self.training, []
+        self.eval()
+        for rows in progress(batches) if progress is not None else batches:
+            batch = collate_timelines([timelines[row] for row in rows], tokenizer.pad_token_id or 0)
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items() if name in _FORWARD_INPUTS}
+            output = self(**batch)
+            parts.append(self.decide(output.code_logits, output.eov_logits, top_k))
+        self.train(training)
+        where = torch.tensor(by_length).argsort()
+        return MeraRanking(
+            *(torch.cat([getattr(part, name) for part in parts])[where] for name in MeraRanking.__dataclass_fields__)
+        )
+
+    def decide(self, code_logits: torch.Tensor, eov_logits: torch.Tensor, top_k: int | None = None) -> MeraRanking:
+        """
+        Turn logits at decision positions into rankings: order, set above EOV and probabilities.
+
+        The first `config.rerank_depth` codes are ordered among themselves by the logit less `config.rerank_weight` times
+        the code's log prevalence, and a code of those is in the set if that adjusted logit is above EOV; deeper codes are
+        never in the set when re-ranking is on.
+
+        Args:
+            code_logits (`torch.Tensor` of shape `(N, C)`): as in [`MeraOutput`].
+            eov_logits (`torch.Tensor` of shape `(N,)`): as in [`MeraOutput`].
+            top_k (`int`, *optional*): length of the ranking.
+        """
+        config = self.config
+        code_logits, eov_logits = code_logits.float(), eov_logits.float() + config.eov_offset
+        order = code_logits.argsort(dim=-1, descending=True, stable=True)  # (N, C)
+        scores = code_logits.gather(1, order)
+        depth = min(config.rerank_depth, order.shape[1])
+        if depth:
+            head = order[:, :depth]
+            adjusted = scores[:, :depth] - config.rerank_weight * self.ranking_head.log_prevalence[head]
+            adjusted, places = adjusted.sort(dim=-1, descending=True, stable=True)
+            order = torch.cat([head.gather(1, places), order[:, depth:]], dim=1)
+            set_sizes = (adjusted > eov_logits[:, None]).sum(-1)
+        else:
+            set_sizes = (scores > eov_logits[:, None]).sum(-1)
+        order = order[:, :top_k]
+        shares = code_logits.log_softmax(-1)  # log P(c)
+        log_odds = shares - torch.log1p(-shares.exp().clamp(max=1 - 1e-6))
+        probabilities = torch.sigmoid(config.probability_scale * log_odds + config.probability_shift)
+        return MeraRanking(
+            order=order.cpu(),
+            set_sizes=set_sizes.cpu(),
+            logits=code_logits.gather(1, order).cpu(),
+            probabilities=probabilities.gather(1, order).cpu(),
+            eov_logits=eov_logits.cpu(),
+        )
+
+
+_FORWARD_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "decision_index",
+    "decision_visit",
+    "history_codes",
+    "history_values",
+)
+
+
+def _last_tokens(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    batch, length = hidden.shape[:2]
+    if attention_mask is None:
+        last = torch.full((batch,), length - 1, device=hidden.device)
+    else:
+        last = length - 1 - attention_mask.flip(-1).argmax(-1)  # the last token that is not padding
+    return torch.arange(batch, device=hidden.device) * length + last
+
+
+__all__ = ["MeraForDiagnosis", "MeraOutput", "MeraRanking", "RankingHead"]

@@ -1,0 +1,98 @@
+"""What a recipe says beside the trainer's and TRL's model arguments: which codes, and how the model reads and ranks."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class MeraArguments:
+    """
+    Arguments of a recipe about codes and the model.
+
+    Parameters:
+        dataset (`str`, *optional*):
+            Folder of a prepared dataset, see `mera prepare`.
+        from_scratch (`dict`, *optional*):
+            Architecture of a small model with random weights instead of `model_name_or_path`: `model_type` and fields of its
+            config.
+        candidates (`str`, *optional*, defaults to `"cohort"`):
+            Codes that are ranked: `cohort`, those of the dataset, or `tree`, all billable codes of their ICD versions and
+            those of the dataset.
+        initialise (`str`, *optional*, defaults to `"description"`):
+            How the rows of code tokens start: `description`, the mean of the description's token rows, or `random`.
+        history_text (`str`, *optional*, defaults to `"code"`):
+            How a code of the history is written: `code`, `code+description` or `description`.
+        use_profile (`bool`, *optional*, defaults to `True`):
+            Whether the model reads sex, age and race.
+        use_visit_text (`bool`, *optional*, defaults to `False`):
+            Whether the model reads the text of earlier visits.
+        code_bias (`bool`, *optional*, defaults to `True`):
+            Whether every code has a bias, started at its log prevalence.
+        history_term (`bool`, *optional*, defaults to `True`):
+            Whether codes of the history have a term of their own.
+        hidden_dropout (`float`, *optional*, defaults to `0.0`):
+            Dropout on token embeddings and decision states.
+        rerank_depth (`int`, *optional*, defaults to `0`):
+            The first so many codes of a ranking are ordered for weighted F1 instead of recall; fitted on validation.
+    """
+
+    dataset: str | None = field(
+        default=None, metadata={"help": "Folder of a prepared dataset, see `mera prepare`."}
+    )
+    from_scratch: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Architecture of a small model with random weights instead of `model_name_or_path`: `model_type` and "
+            "fields of its config."
+        },
+    )
+    candidates: str = field(
+        default="cohort",
+        metadata={
+            "help": "Codes that are ranked: `cohort`, those of the dataset, or `tree`, all billable codes of their ICD "
+            "versions and those of the dataset."
+        },
+    )
+    initialise: str = field(
+        default="description",
+        metadata={
+            "help": "How the rows of code tokens start: `description`, the mean of the description's token rows, or "
+            "`random`."
+        },
+    )
+    history_text: str = field(
+        default="code",
+        metadata={"help": "How a code of the history is written: `code`, `code+description` or `description`."},
+    )
+    use_profile: bool = field(default=True, metadata={"help": "Whether the model reads sex, age and race."})
+    use_visit_text: bool = field(
+        default=False, metadata={"help": "Whether the model reads the text of earlier visits."}
+    )
+    code_bias: bool = field(
+        default=True, metadata={"help": "Whether every code has a bias, started at its log prevalence."}
+    )
+    history_term: bool = field(
+        default=True, metadata={"help": "Whether codes of the history have a term of their own."}
+    )
+    hidden_dropout: float = field(
+        default=0.0, metadata={"help": "Dropout on token embeddings and decision states."}
+    )
+    rerank_depth: int = field(
+        default=0,
+        metadata={
+            "help": "The first so many codes of a ranking are ordered for weighted F1 instead of recall; fitted on "
+            "validation."
+        },
+    )
+
+    _VALID_DICT_FIELDS = ["from_scratch"]
+
+    def __post_init__(self):
+        import json
+
+        if isinstance(self.from_scratch, str):
+            self.from_scratch = json.loads(self.from_scratch)
+
+    def config_fields(self) -> dict:
+        """The fields of [`MeraConfig`] among these arguments."""
+        names = ("history_text", "use_profile", "use_visit_text", "code_bias", "history_term", "hidden_dropout")
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,181 @@
+"""One vocabulary token per ICD code (paper, section 'code tokens'; initialisation and layout are this project's choice)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import InputError
+from ..icd import LEVELS, code_tree, describe, level_groups, sort_codes
+
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedTokenizerBase
+
+    from ..modeling_mera import MeraForDiagnosis
+
+
+ROW_INITIALISATIONS = ("description", "random")
+_MARKS = ("<eov>", "<visit>", "<profile>")
+
+
+def code_token(code: str) -> str:
+    """The token of a code: `ICD9CM:250.23` -> `<ICD9CM:250.23>`."""
+    return f"<{code}>"
+
+
+def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
+    """Load any causal language model as a [`MeraForDiagnosis`] without code tokens.
+
+    Args:
+        name_or_path (`str`): a checkpoint of `AutoModelForCausalLM`, or of MERA, on the Hub or on disk.
+        kwargs: passed to `from_pretrained` (`dtype`, `quantization_config`, `attn_implementation`, `revision`, ...).
+
+    Raises:
+        [`InputError`]: where there is no such checkpoint, or it is not a causal language model.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    from ..configuration_mera import MeraConfig
+    from ..modeling_mera import MeraForDiagnosis
+
+    revision = {"revision": kwargs["revision"]} if "revision" in kwargs else {}
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, **revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"`base_model` {name_or_path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if isinstance(config, MeraConfig):
+        return MeraForDiagnosis.from_pretrained(name_or_path, **kwargs)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(f"`base_model` {name_or_path!r} is a {config.model_type} model, not a causal language model.")
+    return MeraForDiagnosis.from_pretrained(name_or_path, config=MeraConfig(text_config=config), **kwargs)
+
+
+def add_code_tokens(
+    model: MeraForDiagnosis,
+    tokenizer: PreTrainedTokenizerBase,
+    codes: list[str],
+    initialise: str = "description",
+    **config_fields,
+) -> None:
+    """Give a language model one token per code, and marks for visit, profile and end of visit, in place.
+
+    The tokens form one contiguous block in depth-first order of the ICD tree, EOV behind it. A new row is the mean of the rows
+    of its description's tokens, or random with the spread of the existing rows. The model's config then carries codes,
+    descriptions and levels: it ranks and explains without this package.
+
+    Args:
+        model (`MeraForDiagnosis`): a model without code tokens, see [`load_base`].
+        tokenizer (`PreTrainedTokenizerBase`): its tokenizer; extended in place.
+        codes (`list[str]`): the candidate space, such as `ICD9CM:250.23`, in any order.
+        initialise (`str`, *optional*, defaults to `"description"`): `"description"` or `"random"`.
+        config_fields: fields of [`MeraConfig`] to set, such as `history_text` or `history_term`.
+
+    Raises:
+        [`InputError`]: for an empty or repeated list of codes, an unknown `initialise`, or code tokens that are there already.
+    """
+    if initialise not in ROW_INITIALISATIONS:
+        raise InputError(f"`initialise` is {initialise!r}; choose one of {', '.join(ROW_INITIALISATIONS)}.")
+    if not codes or len(set(codes)) != len(codes):
+        raise InputError(f"`codes` holds {len(codes)} codes, {len(set(codes))} distinct; give each code once, one at least.")
+    if model.config.num_codes:
+        raise InputError(f"the model already has tokens of {model.config.num_codes} codes; start from its base model.")
+    codes = sort_codes(codes)
+    tokens = [code_token(code) for code in codes] + list(_MARKS)
+    present = set(tokenizer.get_vocab()).intersection(tokens)
+    if present:
+        raise InputError(f"`tokenizer` already holds {len(present)} of the new tokens ({min(present)}); load the base tokenizer.")
+    descriptions = [describe(code) for code in codes]
+    description_ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in descriptions]
+    old_size = len(tokenizer)
+    tokenizer.add_tokens(tokens, special_tokens=True)
+    start = tokenizer.convert_tokens_to_ids(tokens[0])
+    if tokenizer.convert_tokens_to_ids(tokens) != list(range(start, start + len(tokens))):
+        raise InputError("`tokenizer` does not give new tokens consecutive ids; use a fast tokenizer.")
+
+    # Some checkpoints pad their matrices beyond the tokenizer, and resizing to the tokenizer would cut them
+    rows = max(len(tokenizer), model.get_input_embeddings().weight.shape[0])
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    _start_rows(model, start, len(tokens), description_ids, old_size, initialise)
+
+    groups = level_groups(codes)
+    config = model.config
+    config.id2label = dict(enumerate(codes))
+    config.label2id = {code: index for index, code in enumerate(codes)}
+    config.descriptions = descriptions
+    config.level_groups = groups
+    config.group_names = {level: _group_names(codes, groups[level], level) for level in LEVELS if level in groups}
+    config.code_token_start, config.eov_token_id = start, start + len(codes)
+    config.visit_token_id, config.profile_token_id = start + len(codes) + 1, start + len(codes) + 2
+    configure(model, **config_fields)
+
+
+def configure(model: MeraForDiagnosis, **fields) -> None:
+    """Set fields of the model's config that say how it reads and ranks, and give it the ranking head that they ask for.
+
+    Args:
+        model (`MeraForDiagnosis`): a model with code tokens.
+        fields: fields of [`MeraConfig`], such as `history_text`, `use_profile` or `history_term`.
+
+    Raises:
+        [`InputError`]: for a field that does not exist, or another head than the one that was trained already.
+    """
+    config, head = model.config, getattr(model, "ranking_head", None)
+    trained = head is not None and bool(head.log_prevalence.any())
+    for name, value in fields.items():
+        if not hasattr(config, name):
+            raise InputError(f"`{name}` is not a field of MeraConfig.")
+        if trained and name in ("code_bias", "history_term") and getattr(config, name) != value:
+            raise InputError(f"`{name}` is {value}, but this checkpoint was trained to rank with {getattr(config, name)}.")
+        setattr(config, name, value)
+    config.validate()
+    if not trained:
+        model.reset_ranking_head()
+
+
+@torch.no_grad()
+def _start_rows(model, start: int, count: int, description_ids: list[list[int]], old_size: int, initialise: str) -> None:
+    matrices = {id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings())}.values()
+    generator = torch.Generator().manual_seed(0)
+    for matrix in {id(m.weight): m.weight for m in matrices}.values():  # tied matrices share one weight
+        old = matrix[:old_size].float()
+        noise = torch.randn(count, old.shape[1], generator=generator).to(old.device) * old.std()
+        rows = noise.clone()
+        if initialise == "description":
+            means = torch.stack([old[ids].mean(0) if ids else noise[row] for row, ids in enumerate(description_ids)])
+            # A tenth of noise sets codes apart whose descriptions hold the same tokens
+            rows[: len(means)] = means + 0.1 * noise[: len(means)]
+        matrix[start : start + count] = rows.to(matrix.dtype)
+
+
+def _group_names(codes: list[str], groups: list[int], level: str) -> list[str]:
+    names = []
+    for code, group in zip(codes, groups, strict=True):
+        if group == len(names):
+            tree = code_tree(code)
+            node = tree.ancestor(code, level)
+            names.append(f"{node} {tree.description(node)}")
+    return names
+
+
+def peft_config(model: MeraForDiagnosis, **lora_arguments) -> LoraConfig:
+    """A LoRA configuration that trains and saves the code tokens and the ranking head beside the adapters.
+
+    Both embedding matrices are named in full, tied or not: the one rule under which reloading and merging are exact.
+
+    Args:
+        model (`MeraForDiagnosis`): a model with code tokens.
+        lora_arguments: fields of `peft.LoraConfig`; `target_modules` defaults to `"all-linear"`.
+    """
+    from peft import LoraConfig
+
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = [name for name, module in model.named_modules() if any(module is e for e in embeddings)]
+    tokens = list(range(model.config.code_token_start, model.config.profile_token_id + 1))
+    arguments = {"target_modules": "all-linear", "task_type": "FEATURE_EXTRACTION", **lora_arguments}
+    return LoraConfig(
+        trainable_token_indices={name: tokens for name in names}, modules_to_save=["ranking_head"], **arguments
+    )

@@ -1,0 +1,90 @@
+"""Where code bias and history term start: a regression with a handful of weights on the training visits.
+
+This project's choice. A softmax regression s_c = t * log prevalence_c + a . f_c with an EOV level e, fitted to the decisions
+before the first code of each training visit, knows how often codes repeat before the language model has learned anything.
+The prevalence that a patient is fitted with leaves that patient out: with few patients a code is common because this very
+patient has it, and the fit would trust prevalence far too much.
+"""
+
+import torch
+
+from ..data.timelines import TimelineDataset
+from ..timeline_mera import HISTORY_FEATURES, collate_timelines
+from .losses import SPACE, DecisionTargets, confidence_loss, contrastive_loss
+
+
+_LARGEST_TABLE = 20_000_000  # decisions x codes that the fit holds in memory, 160 MB in float64
+
+
+def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
+    """Start a [`RankingHead`] from the training visits, in place.
+
+    Args:
+        head (`RankingHead`): its `log_prevalence`, and where it has them `code_bias` and `patient_gate.bias`, are set.
+        dataset (`TimelineDataset`): the training patients.
+        config (`MeraConfig`): of the model.
+    """
+    index = dataset.encoder.code_index
+    counts = torch.zeros(config.num_codes, dtype=torch.float64)
+    patient_counts, visits = [], 0
+    for row in dataset.rows:
+        own = torch.tensor([index[code] for visit in row["visits"] for code in set(visit["codes"])])
+        counts.index_add_(0, own, torch.ones(len(own), dtype=torch.float64))
+        patient_counts.append(own)
+        visits += len(row["visits"])
+    head.log_prevalence.copy_(_log_share(counts, visits))
+    if not (hasattr(head, "code_bias") or hasattr(head, "patient_gate")):
+        return
+
+    rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
+    batch, chosen = _first_decisions(dataset, rows, max(64, _LARGEST_TABLE // config.num_codes))
+    without = counts.expand(len(chosen), -1).clone()  # (P, C)
+    for decision, row in enumerate(chosen):
+        without[decision].index_add_(0, patient_counts[row], -torch.ones(len(patient_counts[row]), dtype=torch.float64))
+    log_prevalence = _log_share(without, visits)
+    targets = DecisionTargets.from_batch(batch, config.num_codes)
+    codes = batch["history_codes"]  # (P, H): one target visit a decision here
+    values = batch["history_values"].double() * (codes >= 0)[:, :, None]
+
+    temperature = torch.ones((), dtype=torch.float64, requires_grad=True)
+    weights = torch.zeros(len(HISTORY_FEATURES), dtype=torch.float64, requires_grad=True)
+    eov = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    fitted = [temperature, eov] + ([weights] if hasattr(head, "patient_gate") else [])
+    optimizer = torch.optim.LBFGS(fitted, max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        logits = (temperature * log_prevalence).scatter_add(1, codes.clamp(min=0), values @ weights)
+        loss = contrastive_loss(logits, targets, {SPACE: None}, {}, tau=1.0).mean()
+        loss = loss + confidence_loss(logits, eov.expand(len(logits)), targets, "atlop").mean()
+        loss = loss + 1e-4 * sum((parameter**2).sum() for parameter in fitted)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        if hasattr(head, "code_bias"):
+            head.code_bias[:-1] = temperature * head.log_prevalence
+            head.code_bias[-1] = eov
+        if hasattr(head, "patient_gate"):
+            head.patient_gate.bias.copy_(weights)
+
+
+def _log_share(counts: torch.Tensor, visits: int) -> torch.Tensor:
+    return ((counts + 0.5) / (visits + 1)).log()
+
+
+def _first_decisions(dataset: TimelineDataset, rows: list[int], most: int) -> tuple[dict, list[int]]:
+    """The decisions before the first code of a visit, `most` at the most, and the row of the dataset of each."""
+    timelines, chosen = [], []
+    for row in rows:
+        if len(chosen) >= most:
+            break
+        timeline = dataset[row]
+        firsts = [at for at, given in enumerate(timeline.decision_given) if given == 0]
+        timeline.decisions = [timeline.decisions[at] for at in firsts]
+        timeline.decision_visits = [timeline.decision_visits[at] for at in firsts]
+        timeline.decision_given = [0] * len(firsts)
+        timelines.append(timeline)
+        chosen += [row] * len(firsts)
+    return collate_timelines(timelines, 0), chosen

@@ -1,0 +1,41 @@
+"""Arguments of [`MemorizationTrainer`]."""
+
+from dataclasses import dataclass, field
+
+from trl.trainer.base_config import _BaseConfig
+
+from .mera_config import half_precision_by_default
+
+
+@dataclass
+class MemorizationTrainerConfig(_BaseConfig):
+    r"""
+    Configuration of [`MemorizationTrainer`].
+
+    > [!NOTE]
+    > `bf16` defaults to `True` only where a GPU supports it, and `gradient_checkpointing` to `False`: pairs are short.
+
+    Parameters:
+        groups (`bool`, *optional*, defaults to `True`):
+            Whether to ask for the chapter, block, category ... of each code beside its definition.
+        target_exact_match (`float`, *optional*):
+            Training ends at the first evaluation whose exact match reaches this share in both directions.
+    """
+
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Trade compute for memory: needed for models of billions of parameters."}
+    )
+    groups: bool = field(
+        default=True,
+        metadata={"help": "Whether to ask for the chapter, block, category ... of each code beside its definition."},
+    )
+    target_exact_match: float | None = field(
+        default=None,
+        metadata={
+            "help": "Training ends at the first evaluation whose exact match reaches this share in both directions."
+        },
+    )
+
+    def __post_init__(self):
+        half_precision_by_default(self)
+        super().__post_init__()

@@ -1,0 +1,219 @@
+"""Teaches a model what each code token means (paper, stage 'memorize')."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.base_trainer import _BaseTrainer
+
+from ..data.memorizing import Pair, memorizing_pairs
+from ..errors import InputError
+from ..timeline_mera import check_code_tokens
+from .memorization_config import MemorizationTrainerConfig
+from .mera_trainer import CITATION
+
+
+class PairDataset(Dataset):
+    """Question-answer pairs as token ids: the question, its answer, and the end of sequence.
+
+    Args:
+        pairs (`list[Pair]`): see `memorizing_pairs`.
+        tokenizer (`PreTrainedTokenizerBase`): a tokenizer with the code tokens.
+    """
+
+    def __init__(self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase):
+        self.pairs = pairs
+        bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        questions = tokenizer([pair.question for pair in pairs], add_special_tokens=False)["input_ids"]
+        answers = tokenizer([pair.answer for pair in pairs], add_special_tokens=False)["input_ids"]
+        self.items = [
+            (bos + question, answer + [tokenizer.eos_token_id])
+            for question, answer in zip(questions, answers, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, row: int) -> tuple[list[int], list[int]]:
+        return self.items[row]
+
+
+class PairCollator:
+    """Pads pairs on the right; `labels` hold the tokens of the answer, -100 elsewhere.
+
+    Args:
+        pad_token_id (`int`): token that fills a row up.
+    """
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, items: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        width = max(len(question) + len(answer) for question, answer in items)
+        rows = {"input_ids": [], "attention_mask": [], "labels": []}
+        for question, answer in items:
+            padding = width - len(question) - len(answer)
+            rows["input_ids"].append(question + answer + [self.pad_token_id] * padding)
+            rows["attention_mask"].append([1] * (width - padding) + [0] * padding)
+            rows["labels"].append([-100] * len(question) + answer + [-100] * padding)
+        return {name: torch.tensor(values) for name, values in rows.items()}
+
+
+class MemorizationTrainer(_BaseTrainer):
+    """
+    Trainer that teaches code <-> definition and code -> group by question and answer
+    (huggingface.co/papers/2501.17326). It needs no patient: what it trains is free to share.
+
+    Args:
+        model (`MeraForDiagnosis`): a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not.
+        args (`MemorizationTrainerConfig`, *optional*): arguments of the training.
+        processing_class (`PreTrainedTokenizerBase`, *optional*):
+            tokenizer of the model; loaded from where the model came from without it.
+        codes (`list[str]`, *optional*): codes to memorize; all codes of the model without it.
+        kwargs: passed to `transformers.Trainer`.
+
+    Raises:
+        [`InputError`]: for a model without code tokens or a foreign tokenizer.
+    """
+
+    loss_is_scaled_for_ga = False  # the loss is a mean over pairs
+    _tag_names = ["mera", "memorization"]
+    _name = "MERA memorization"
+    _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: MemorizationTrainerConfig | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        codes: list[str] | None = None,
+        **kwargs,
+    ):
+        args = args or MemorizationTrainerConfig("memorization-output")
+        if processing_class is None:
+            from transformers import AutoTokenizer
+
+            processing_class = AutoTokenizer.from_pretrained(model.config.name_or_path)
+        try:
+            check_code_tokens(model.config, processing_class)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        self.codes = codes if codes is not None else model.config.codes
+        self.exact_match: dict[str, float] = {}
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=PairCollator(processing_class.pad_token_id or 0),
+            train_dataset=PairDataset(memorizing_pairs(self.codes, groups=args.groups), processing_class),
+            # The Trainer asks for a dataset before it evaluates; `evaluate` below generates answers instead
+            eval_dataset=PairDataset(memorizing_pairs(self.codes[:1]), processing_class),
+            processing_class=processing_class,
+            **kwargs,
+        )
+
+    def _send_telemetry(self):
+        """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        language_model = _language_model(model)
+        labels = inputs["labels"][:, 1:]  # (B, S - 1)
+        output = language_model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+        )
+        rows, places = (labels != -100).nonzero(as_tuple=True)
+        losses = cross_entropy(output.logits[rows, places].float(), labels[rows, places], reduction="none")
+        per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1)
+        return (per_pair.mean(), output) if return_outputs else per_pair.mean()
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
+        """Greedy exact match of the answers, see [`exact_match`]: the training wording `seen`, the held-out one `unseen`."""
+        metrics = {
+            f"{metric_key_prefix}_{name}": value
+            for name, value in exact_match(self.model, self.processing_class, self.codes, self.args.groups).items()
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        wanted = self.args.target_exact_match
+        both = [metrics[f"{metric_key_prefix}_{task}_seen"] for task in ("code_to_definition", "definition_to_code")]
+        if wanted is not None and min(both) >= wanted:
+            self.control.should_training_stop = True
+        return metrics
+
+
+def exact_match(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    codes: list[str],
+    groups: bool = True,
+    batch_size: int = 256,
+    progress=None,
+) -> dict[str, float]:
+    """Share of questions whose greedily generated answer equals the expected one token by token, end included.
+
+    Args:
+        model (`MeraForDiagnosis`): the model, wrapped by PEFT or not.
+        tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
+        codes (`list[str]`): codes to ask about.
+        groups (`bool`, *optional*, defaults to `True`): whether to ask for the groups of the codes.
+        batch_size (`int`, *optional*, defaults to 256): questions generated at a time.
+        progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
+
+    Returns:
+        `{"code_to_definition_seen": share, "code_to_definition_unseen": share, "definition_to_code_seen": ...}`: one wording
+        of the training for each question, and the held-out one.
+    """
+    training = model.training
+    model.eval()
+    hits, asked = defaultdict(int), defaultdict(int)
+    wordings = {
+        "seen": [pair for pair in memorizing_pairs(codes, groups=groups) if pair.wording == 0],
+        "unseen": memorizing_pairs(codes, held_out=True, groups=groups),
+    }
+    batches = []
+    for kind, pairs in wordings.items():
+        items = PairDataset(pairs, tokenizer).items
+        rows = sorted(range(len(items)), key=lambda row: (len(items[row][1]), len(items[row][0])))
+        batches += [
+            (kind, [pairs[row] for row in chunk], [items[row] for row in chunk])
+            for chunk in (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+        ]
+    for kind, pairs, items in progress(batches) if progress is not None else batches:
+        for pair, item, answer in zip(pairs, items, generate(model, tokenizer, items), strict=True):
+            asked[f"{pair.task}_{kind}"] += 1
+            hits[f"{pair.task}_{kind}"] += answer == item[1]
+    model.train(training)
+    return {name: hits[name] / asked[name] for name in sorted(asked)}
+
+
+@torch.no_grad()
+def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list[list[int]]:
+    """Greedy answers to questions, each cut to the length of its expected answer.
+
+    An answer is right if it equals the expected tokens with the end of sequence behind them, so that no more than the
+    longest expected answer of a batch has to be generated.
+    """
+    language_model, pad = _language_model(model), tokenizer.pad_token_id or 0
+    width = max(len(question) for question, _ in items)
+    ids = torch.tensor([[pad] * (width - len(question)) + question for question, _ in items])
+    mask = torch.tensor([[0] * (width - len(question)) + [1] * len(question) for question, _ in items])
+    device = language_model.get_input_embeddings().weight.device
+    output = language_model.generate(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        max_new_tokens=max(len(answer) for _, answer in items),
+        do_sample=False,
+        pad_token_id=pad,
+        eos_token_id=tokenizer.eos_token_id,
+    )[:, width:].tolist()
+    return [row[: len(answer)] for row, (_, answer) in zip(output, items, strict=True)]
+
+
+def _language_model(model):
+    """The causal language model inside MERA, through PEFT, accelerate and DDP wrappers."""
+    while not hasattr(model, "language_model"):
+        model = model.module if hasattr(model, "module") else model.get_base_model()
+    return model.language_model

@@ -1,0 +1,118 @@
+"""Arguments of [`MeraTrainer`]."""
+
+from dataclasses import dataclass, field
+
+import torch
+from trl.trainer.base_config import _BaseConfig
+
+from ..errors import InputError
+from .losses import EOV_LOSSES, SPACE
+
+
+def half_precision_by_default(config: _BaseConfig) -> None:
+    """TRL trains in bfloat16 unless told otherwise; a machine without a GPU that can do so trains in float32."""
+    if config.bf16 is None:
+        config.bf16 = not config.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+@dataclass
+class MeraTrainerConfig(_BaseConfig):
+    r"""
+    Configuration of [`MeraTrainer`].
+
+    > [!NOTE]
+    > `bf16` defaults to `True` only where a GPU supports it, and `gradient_checkpointing` to `False`: timelines are short.
+
+    Parameters:
+        levels (`list[str]`, *optional*):
+            Levels of the contrastive loss: `space` (all codes), `chapter`, `block`, `category`, `subcategory1` ...; all that
+            the tree has by default.
+        level_weights (`dict[str, float]`, *optional*):
+            Weight of each level in the mean over levels; 1 where a level is not named.
+        tau (`float`, *optional*, defaults to `1.0`):
+            Temperature of the contrastive loss.
+        contrastive_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the contrastive loss L_CL.
+        confidence_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the end-of-visit loss L_DCE.
+        group_weight (`float`, *optional*, defaults to `0.0`):
+            Weight of the loss that contrasts whole groups of the tree (this project's addition).
+        eov_loss (`str`, *optional*, defaults to `"atlop"`):
+            Form of L_DCE: `atlop`, `zlpr` or `none`.
+        first_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the decision before the first code of a visit, the one that is used for ranking, against 1 for each of
+            the decisions behind it.
+        predict_first_visit (`bool`, *optional*, defaults to `False`):
+            Whether the first visit is predicted from the profile as well, so that patients with one visit can train.
+        start_head (`bool`, *optional*, defaults to `True`):
+            Whether code bias and history term start at what the training visits show, if the model has not been trained yet.
+        head_learning_rate (`float`, *optional*):
+            Learning rate of code bias and history term; `learning_rate` without it.
+        max_length (`int`, *optional*):
+            Longest timeline in tokens; the oldest visits are left out until it fits.
+    """
+
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Trade compute for memory: needed for models of billions of parameters."}
+    )
+    levels: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Levels of the contrastive loss: `space` (all codes), `chapter`, `block`, `category`, `subcategory1` "
+            "...; all that the tree has by default."
+        },
+    )
+    level_weights: dict[str, float] | str | None = field(
+        default=None, metadata={"help": "Weight of each level in the mean over levels; 1 where a level is not named."}
+    )
+    tau: float = field(default=1.0, metadata={"help": "Temperature of the contrastive loss."})
+    contrastive_weight: float = field(default=1.0, metadata={"help": "Weight of the contrastive loss L_CL."})
+    confidence_weight: float = field(default=1.0, metadata={"help": "Weight of the end-of-visit loss L_DCE."})
+    group_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the loss that contrasts whole groups of the tree."}
+    )
+    eov_loss: str = field(default="atlop", metadata={"help": "Form of L_DCE: `atlop`, `zlpr` or `none`."})
+    first_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of the decision before the first code of a visit, the one that is used for ranking, against "
+            "1 for each of the decisions behind it."
+        },
+    )
+    predict_first_visit: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether the first visit is predicted from the profile as well, so that patients with one visit can "
+            "train."
+        },
+    )
+    start_head: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether code bias and history term start at what the training visits show, if the model has not "
+            "been trained yet."
+        },
+    )
+    head_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of code bias and history term; `learning_rate` without it."},
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata={"help": "Longest timeline in tokens; the oldest visits are left out until it fits."},
+    )
+
+    _VALID_DICT_FIELDS = _BaseConfig._VALID_DICT_FIELDS + ["level_weights"]
+
+    def __post_init__(self):
+        half_precision_by_default(self)
+        super().__post_init__()
+        if self.eov_loss not in EOV_LOSSES:
+            raise InputError(f"`eov_loss` is {self.eov_loss!r}; choose one of {', '.join(EOV_LOSSES)}.")
+        if self.tau <= 0:
+            raise InputError(f"`tau` is {self.tau}; a temperature is above 0.")
+        for name in ("contrastive_weight", "confidence_weight", "group_weight", "first_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"`{name}` is {getattr(self, name)}; a weight is 0 or more.")
+        if self.levels is not None and not self.levels:
+            raise InputError(f"`levels` is empty; name one level at least, such as `{SPACE}`.")

@@ -1,0 +1,234 @@
+"""Trains a model to rank the codes of the next visit (paper, stage 'rank')."""
+
+import textwrap
+from collections import defaultdict
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.base_trainer import _BaseTrainer
+
+from ..data.timelines import LengthSampler, TimelineCollator, TimelineDataset
+from ..errors import InputError
+from ..timeline_mera import TimelineEncoder, check_code_tokens
+from .head_start import start_ranking_head
+from .losses import (
+    SPACE,
+    DecisionTargets,
+    confidence_loss,
+    contrastive_loss,
+    group_loss,
+    mean_over_patients,
+)
+from .mera_config import MeraTrainerConfig
+
+
+CITATION = textwrap.dedent(
+    """\
+    @inproceedings{ma2025memorize,
+        title     = {Memorize and Rank: Elevating Large Language Models for Clinical Diagnosis Prediction},
+        author    = {Ma, Mingyu Derek and others},
+        booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+        year      = {2025},
+        note      = {arXiv:2501.17326}
+    }"""
+)
+
+
+class MeraTrainer(_BaseTrainer):
+    """
+    Trainer that ranks all codes of the candidate space for each visit of a timeline
+    (huggingface.co/papers/2501.17326).
+
+    Every decision of every visit is in one forward pass; the codes of a visit come in a fresh order each epoch.
+
+    Args:
+        model (`MeraForDiagnosis`): a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not.
+        args (`MeraTrainerConfig`, *optional*): arguments of the training.
+        train_dataset (`datasets.Dataset`, *optional*): visits dataset, one row a patient.
+        eval_dataset (`datasets.Dataset` or `dict`, *optional*): visits dataset(s); the last visit of each patient is ranked.
+        processing_class (`PreTrainedTokenizerBase`, *optional*):
+            tokenizer of the model; loaded from where the model came from without it.
+        compute_metrics (`Callable`, *optional*):
+            gets `EvalPrediction(predictions=(order, set_sizes), label_ids=codes)`: rankings (N, C), predicted set sizes
+            (N,) and true codes (N, M), -100 is padding; `mera_hf.evaluation.trainer_metrics` is one.
+        kwargs: passed to `transformers.Trainer` (`callbacks`, `optimizers`, `peft_config` is not among them: wrap first).
+
+    Raises:
+        [`InputError`]: for a model without code tokens, a foreign tokenizer, a code that the model does not know, a level
+            that the tree does not have, or a dataset without a visit to predict.
+    """
+
+    loss_is_scaled_for_ga = False  # every loss term is a mean over patients
+    _tag_names = ["mera", "diagnosis-prediction"]
+    _name = "MERA"
+    _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: MeraTrainerConfig | None = None,
+        train_dataset=None,
+        eval_dataset=None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        compute_metrics=None,
+        **kwargs,
+    ):
+        args = args or MeraTrainerConfig("mera-output")
+        config = model.config
+        if processing_class is None:
+            from transformers import AutoTokenizer
+
+            processing_class = AutoTokenizer.from_pretrained(config.name_or_path)
+        try:
+            check_code_tokens(config, processing_class)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        self.encoder = TimelineEncoder(config, processing_class, args.max_length)
+        self.levels = _level_tensors(config, args.levels)
+        unknown = set(args.level_weights or {}) - set(self.levels)
+        if unknown:
+            raise InputError(f"`level_weights` names {sorted(unknown)[0]!r}, which is not one of {', '.join(self.levels)}.")
+
+        first_target = 0 if args.predict_first_visit else 1
+        if train_dataset is not None:
+            train_dataset = TimelineDataset(train_dataset, self.encoder, first_target, args.seed)
+            head = _base_model(model).ranking_head
+            if args.start_head and not head.log_prevalence.any():
+                start_ranking_head(head, train_dataset, config)
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: TimelineDataset(rows, self.encoder) for name, rows in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = TimelineDataset(eval_dataset, self.encoder)
+
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=TimelineCollator(processing_class.pad_token_id or 0, processing_class.padding_side),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            **kwargs,
+        )
+        self.label_names = ["labels"]  # evaluation goes through `prediction_step` below with its loss
+        self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+        if hasattr(model, "add_model_tags"):
+            model.add_model_tags(self._tag_names)
+
+    def _send_telemetry(self):
+        """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        return LengthSampler(dataset.lengths, self._train_batch_size, self.args.seed)
+
+    def create_optimizer(self, model=None):
+        if self.args.head_learning_rate is not None and self.optimizer is None:
+            model = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(model))
+            groups = defaultdict(list)
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    groups["ranking_head" in name, name in decayed].append(parameter)
+            optimizer, arguments = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer(
+                [
+                    {
+                        "params": parameters,
+                        "weight_decay": self.args.weight_decay if decay else 0.0,
+                        "lr": self.args.head_learning_rate if head else self.args.learning_rate,
+                    }
+                    for (head, decay), parameters in groups.items()
+                ],
+                **arguments,
+            )
+        return super().create_optimizer(model)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        output = model(**{name: inputs[name] for name in _FORWARD_INPUTS})
+        losses = self.losses(output.code_logits, output.eov_logits, inputs)
+        loss = sum(weight * losses[name] for name, weight in self._weights().items())
+        mode = "train" if self.model.training else "eval"
+        for name, value in losses.items():
+            gathered = self.accelerator.gather_for_metrics(value.detach())
+            self._metrics[mode][f"loss_{name}"].append(gathered.mean().item())
+        return (loss, output) if return_outputs else loss
+
+    def _weights(self) -> dict[str, float]:
+        weights = {"contrastive": self.args.contrastive_weight, "group": self.args.group_weight}
+        weights["confidence"] = 0.0 if self.args.eov_loss == "none" else self.args.confidence_weight
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    def losses(self, code_logits: torch.Tensor, eov_logits: torch.Tensor, batch: dict) -> dict[str, torch.Tensor]:
+        """The parts of the loss that have a weight, each a scalar: mean over positions, visits and patients.
+
+        Args:
+            code_logits (`torch.Tensor` of shape `(P, C)`): code logits at the decisions of the batch.
+            eov_logits (`torch.Tensor` of shape `(P,)`): EOV logits there.
+            batch (`dict`): what `collate_timelines` returns.
+        """
+        args, logits, eov = self.args, code_logits.float(), eov_logits.float()
+        targets = DecisionTargets.from_batch(batch, logits.shape[1])
+        levels = {name: None if groups is None else groups.to(logits.device) for name, groups in self.levels.items()}
+        part = {
+            "contrastive": lambda: contrastive_loss(logits, targets, levels, args.level_weights or {}, args.tau),
+            "confidence": lambda: confidence_loss(logits, eov, targets, args.eov_loss),
+            "group": lambda: group_loss(logits, targets, levels, args.tau),
+        }
+        return {name: mean_over_patients(part[name](), batch, args.first_weight) for name in self._weights()}
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Loss over all visits, and the ranking for the last visit of each patient."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, output = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss.detach(), None, None
+        patient = inputs["visit_patient"][inputs["decision_visit"]]  # (P,)
+        is_first = inputs["decision_given"] == 0
+        # Decisions stand in order of time, so the last one before a first code belongs to the last visit
+        rows = torch.full((len(inputs["input_ids"]),), -1, device=patient.device)
+        rows = rows.scatter_reduce(0, patient[is_first], is_first.nonzero()[:, 0], "amax")
+        ranking = _base_model(self.accelerator.unwrap_model(model)).decide(
+            output.code_logits[rows], output.eov_logits[rows]
+        )
+        codes = inputs["visit_codes"][inputs["decision_visit"][rows]]
+        device = self.args.device
+        return (
+            loss.detach(),
+            (ranking.order.to(device), ranking.set_sizes.to(device)),
+            torch.where(codes < 0, -100, codes),
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        mode = "train" if self.model.training else "eval"
+        averages = {name: sum(values) / len(values) for name, values in self._metrics[mode].items()}
+        if mode == "eval":
+            averages = {f"eval_{name}": value for name, value in averages.items()}
+        super().log({**logs, **averages}, start_time)
+        self._metrics[mode].clear()
+
+
+_FORWARD_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "decision_index",
+    "decision_visit",
+    "history_codes",
+    "history_values",
+)
+
+
+def _base_model(model):
+    """The [`MeraForDiagnosis`] inside a PEFT wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _level_tensors(config, names: list[str] | None) -> dict[str, torch.Tensor | None]:
+    known = {SPACE: None, **{level: torch.tensor(groups) for level, groups in config.level_groups.items()}}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise InputError(f"`levels` names {unknown[0]!r}; the codes of this model have {', '.join(known)}.")
+    return {name: groups for name, groups in known.items() if names is None or name in names}

@@ -1,0 +1,206 @@
+"""The two stages as functions: a model ready to train from a recipe's arguments, and a finished checkpoint on disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..data.memorizing import memorizing_texts
+from ..errors import InputError
+from ..icd import code_tree, sort_codes
+from ..timeline_mera import profile_text
+from .arguments import MeraArguments
+from .code_tokens import add_code_tokens, configure, load_base, peft_config
+from .from_scratch import from_scratch
+
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from transformers import PreTrainedTokenizerBase
+    from trl import ModelConfig
+
+    from ..modeling_mera import MeraForDiagnosis
+
+
+def candidate_codes(cohort_codes: list[str], candidates: str) -> list[str]:
+    """The codes that are ranked, in tree order.
+
+    Args:
+        cohort_codes (`list[str]`): all codes of the cohort.
+        candidates (`str`): `"cohort"`, those codes; `"tree"`, all billable codes of the same ICD versions beside them.
+    """
+    if candidates not in ("cohort", "tree"):
+        raise InputError(f"`candidates` is {candidates!r}; choose `cohort` or `tree`.")
+    codes = set(cohort_codes)
+    if candidates == "tree":
+        for tree in {id(tree): tree for tree in map(code_tree, cohort_codes)}.values():
+            codes.update(tree.codes(billable=True))
+    return sort_codes(codes)
+
+
+def load_model(
+    model_args: ModelConfig, mera_args: MeraArguments, dataset: DatasetDict, cohort_codes: list[str], seed: int
+) -> tuple[MeraForDiagnosis, PreTrainedTokenizerBase]:
+    """The model that a recipe names, with tokens for the codes of the dataset; not yet wrapped by PEFT.
+
+    Args:
+        model_args (`trl.ModelConfig`): base model or checkpoint, dtype, quantisation.
+        mera_args (`MeraArguments`): codes and how the model reads.
+        dataset (`DatasetDict`): the prepared dataset; a model from scratch has to know its words.
+        cohort_codes (`list[str]`): its codes.
+        seed (`int`): of random weights.
+
+    Raises:
+        [`InputError`]: where neither or both of `model_name_or_path` and `from_scratch` are given, or the checkpoint lacks
+            codes of the dataset.
+    """
+    from transformers import AutoTokenizer, set_seed
+
+    name = model_args.model_name_or_path
+    if (name is None) == (mera_args.from_scratch is None):
+        raise InputError("give one of `model_name_or_path` (a base model or a checkpoint) and `from_scratch`.")
+    set_seed(seed)
+    codes = candidate_codes(cohort_codes, mera_args.candidates)
+    if name is None:
+        model, tokenizer = from_scratch(mera_args.from_scratch, [*memorizing_texts(codes), *_dataset_texts(dataset)], seed)
+    else:
+        model = load_base(name, **_loading_arguments(model_args))
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=model_args.model_revision)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+    if model.config.num_codes:
+        missing = sorted(set(cohort_codes) - set(model.config.codes))
+        if missing:
+            raise InputError(
+                f"checkpoint {name!r} is of another vocabulary: it lacks {len(missing)} of the {len(cohort_codes)} codes of "
+                f"`dataset`, such as {missing[0]}; memorize with this dataset, or with `candidates: tree`."
+            )
+        configure(model, **mera_args.config_fields())
+    else:
+        add_code_tokens(model, tokenizer, codes, mera_args.initialise, **mera_args.config_fields())
+    return model, tokenizer
+
+
+def _dataset_texts(dataset: DatasetDict) -> set[str]:
+    texts = {f"aged {decade} to {decade + 9}" for decade in range(0, 90, 10)} | {"aged 90 and over"}
+    for split in dataset.values():
+        for row in split:
+            texts.add(profile_text(row["profile"]))
+            texts.update(visit["text"] for visit in row["visits"] if visit["text"])
+    return texts
+
+
+def _loading_arguments(model_args: ModelConfig) -> dict:
+    from trl import get_quantization_config
+
+    quantization = get_quantization_config(model_args)
+    arguments = {
+        "revision": model_args.model_revision,
+        "dtype": model_args.dtype or "float32",
+        "attn_implementation": model_args.attn_implementation,
+    }
+    if quantization is not None:
+        # The rows of the codes and the ranking head are trained, and stay in floating point
+        quantization.llm_int8_skip_modules = ["lm_head", "embed_out", "ranking_head"]
+        arguments["quantization_config"] = quantization
+    return arguments
+
+
+def wrap_with_adapter(model: MeraForDiagnosis, model_args: ModelConfig):
+    """The model inside a LoRA adapter if the recipe asks for one, else the model itself."""
+    if not model_args.use_peft:
+        if model_args.load_in_4bit or model_args.load_in_8bit:
+            raise InputError("a quantised model trains by an adapter only: set `use_peft: true` beside `load_in_4bit`.")
+        return model
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    if model_args.load_in_4bit or model_args.load_in_8bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return get_peft_model(
+        model,
+        peft_config(
+            model,
+            r=model_args.lora_r,
+            lora_alpha=model_args.lora_alpha,
+            lora_dropout=model_args.lora_dropout,
+            target_modules=model_args.lora_target_modules or _linear_names(model),
+            use_rslora=model_args.use_rslora,
+        ),
+    )
+
+
+def _linear_names(model: MeraForDiagnosis) -> str:
+    """All linear layers of the language model but its output matrix, whose code rows train as tokens."""
+    from torch import nn
+
+    head = model.get_output_embeddings()
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.language_model.base_model.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
+    }
+    return r"language_model\..*\.(" + "|".join(sorted(names)) + ")"
+
+
+def save_checkpoint(
+    model, tokenizer: PreTrainedTokenizerBase, output_dir: str | Path, model_args: ModelConfig | None = None
+) -> None:
+    """Write a checkpoint that `AutoModel.from_pretrained` loads whole, adapters merged.
+
+    An adapter is also kept, in `adapter/`. It is merged into the base in the precision of `dtype`, never into quantised
+    weights, which would shift the logits.
+
+    Args:
+        model: a [`MeraForDiagnosis`], wrapped by PEFT or not.
+        tokenizer (`PreTrainedTokenizerBase`): with the code tokens.
+        output_dir (`str` or `Path`): where to write.
+        model_args (`trl.ModelConfig`, *optional*): how the base was loaded; needed for a quantised base.
+    """
+    output_dir = Path(output_dir)
+    if hasattr(model, "merge_and_unload"):
+        model.save_pretrained(output_dir / "adapter")
+        base = model.get_base_model()
+        if getattr(base, "is_quantized", False):
+            model = _onto_unquantised_base(base, output_dir / "adapter", model_args)
+        model = model.merge_and_unload()
+    model.save_pretrained(output_dir)
+    tokenizer.save_pretrained(output_dir)
+
+
+def _onto_unquantised_base(quantised: MeraForDiagnosis, adapter: Path, model_args: ModelConfig):
+    from peft import PeftModel
+
+    from ..configuration_mera import MeraConfig
+
+    name, dtype = model_args.model_name_or_path, model_args.dtype or "float32"
+    model = load_base(name, revision=model_args.model_revision, dtype=dtype)
+    settings = {key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"}
+    if not model.config.num_codes:
+        model.resize_token_embeddings(quantised.get_input_embeddings().weight.shape[0], mean_resizing=False)
+    settings["text_config"] = model.config.text_config.to_dict()
+    model.config = MeraConfig(**settings)
+    model.reset_ranking_head()  # the adapter brings the trained one
+    return PeftModel.from_pretrained(model, adapter)
+
+
+def new_output_dir(output_dir: str | Path, overwrite: bool) -> Path:
+    """A place that may be written to.
+
+    Raises:
+        [`InputError`]: where the folder holds something and `overwrite` is off.
+    """
+    output_dir = Path(output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        if not overwrite:
+            raise InputError(f"`--output-dir` {output_dir} is not empty; choose another or add `--overwrite`.")
+        if not output_dir.is_dir():
+            raise InputError(f"`--output-dir` {output_dir} is a file; choose a folder.")
+    return output_dir
+
+
+def replace_folder(finished: Path, output_dir: Path) -> None:
+    """Put a finished folder in the place of `output_dir`, which the user allowed to be overwritten."""
+    if output_dir.exists():
+        shutil.rmtree(output_dir)
+    finished.rename(output_dir)
