@@ -12,6 +12,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 
 HISTORY_TEXTS = ("code", "code+description", "description")
+POSITIONS = ("token", "visit")
 
 
 @strict
@@ -49,16 +50,17 @@ class MeraConfig(PreTrainedConfig):
             Whether codes of the history have a term of their own in the logit (this project's choice).
         hidden_dropout (`float`, *optional*, defaults to 0.0):
             Dropout on the token embeddings and on the hidden state of a decision (for small models trained from scratch).
+        positions (`str`, *optional*, defaults to `"token"`):
+            `"token"`: one position per token, as language models have it. `"visit"`: the codes of a visit share a position,
+            since their order means nothing (this project's choice; for `history_text="code"`).
+        calibration (`list[float]`, *optional*):
+            Weights of the log-odds that a code is in the next visit, fitted on validation, see
+            [`MeraForDiagnosis.log_odds`]; without it the log-odds are the code logit less the EOV logit.
         eov_offset (`float`, *optional*, defaults to 0.0):
-            Added to the EOV logit wherever a ranking is cut into a set; fitted on validation.
+            The predicted set holds as many codes as have log-odds above this value; fitted on validation.
         rerank_depth (`int`, *optional*, defaults to 0):
-            The first `rerank_depth` codes of a ranking are ordered by the logit less `rerank_weight` times the code's log
-            prevalence; 0 leaves the ranking alone. Recall at `rerank_depth` and beyond does not change.
-        rerank_weight (`float`, *optional*, defaults to 0.0): See `rerank_depth`; fitted on validation.
-        probability_scale (`float`, *optional*, defaults to 1.0): See `probability_shift`.
-        probability_shift (`float`, *optional*, defaults to 0.0):
-            P(code in the next visit) = sigmoid(scale * log(P(code) / (1 - P(code))) + shift) with P the softmax over the codes;
-            fitted on validation.
+            The first so many codes of a ranking are put in the order of their log-odds. Recall at this depth and beyond
+            does not change; weighted F1 gains, since codes of the history get their due. 0 leaves the ranking alone.
     """
 
     model_type = "mera"
@@ -78,11 +80,10 @@ class MeraConfig(PreTrainedConfig):
     code_bias: bool = True
     history_term: bool = True
     hidden_dropout: float = 0.0
+    positions: str = "token"
+    calibration: list[float] | None = None
     eov_offset: float = 0.0
     rerank_depth: int = 0
-    rerank_weight: float = 0.0
-    probability_scale: float = 1.0
-    probability_shift: float = 0.0
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -91,6 +92,10 @@ class MeraConfig(PreTrainedConfig):
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
         if self.history_text not in HISTORY_TEXTS:
             raise ValueError(f"`history_text` is {self.history_text!r}; choose one of {', '.join(HISTORY_TEXTS)}.")
+        if self.positions not in POSITIONS:
+            raise ValueError(f"`positions` is {self.positions!r}; choose one of {', '.join(POSITIONS)}.")
+        if self.positions == "visit" and self.history_text != "code":
+            raise ValueError("`positions='visit'` needs `history_text='code'`: the words of a description have an order.")
 
     @property
     def codes(self) -> list[str]:
@@ -105,4 +110,4 @@ class MeraConfig(PreTrainedConfig):
         return 0 if self.code_token_start is None else len(self.id2label)
 
 
-__all__ = ["HISTORY_TEXTS", "MeraConfig"]
+__all__ = ["HISTORY_TEXTS", "POSITIONS", "MeraConfig"]

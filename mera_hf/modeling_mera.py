@@ -24,11 +24,14 @@ class MeraOutput(ModelOutput):
 
     Args:
         code_logits (`torch.FloatTensor` of shape `(P, codes)`): one logit per code, in the order of `config.codes`.
-        eov_logits (`torch.FloatTensor` of shape `(P,)`): logit of the end of the visit, without `config.eov_offset`.
+        eov_logits (`torch.FloatTensor` of shape `(P,)`): logit of the end of the visit.
+        vocabulary_logits (`torch.FloatTensor` of shape `(Q, vocabulary)`, *optional*):
+            in place of the two above where `vocabulary_index` was given: what the language model says, codes and words.
     """
 
     code_logits: torch.FloatTensor | None = None
     eov_logits: torch.FloatTensor | None = None
+    vocabulary_logits: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -40,15 +43,13 @@ class MeraRanking:
         order (`torch.LongTensor` of shape `(N, K)`): code indices, best first; equal scores stand in tree order.
         set_sizes (`torch.LongTensor` of shape `(N,)`): number of codes above EOV; the predicted set is `order[:, :size]`.
         logits (`torch.FloatTensor` of shape `(N, K)`): code logits in the order of `order`.
-        probabilities (`torch.FloatTensor` of shape `(N, K)`): P(code in the next visit), calibrated on validation.
-        eov_logits (`torch.FloatTensor` of shape `(N,)`): EOV logit with `config.eov_offset`.
+        probabilities (`torch.FloatTensor` of shape `(N, K)`): P(code in the next visit), see `MeraForDiagnosis.log_odds`.
     """
 
     order: torch.LongTensor
     set_sizes: torch.LongTensor
     logits: torch.FloatTensor
     probabilities: torch.FloatTensor
-    eov_logits: torch.FloatTensor
 
 
 class RankingHead(nn.Module):
@@ -57,10 +58,11 @@ class RankingHead(nn.Module):
 
         s_c = w_c . h + b_c + (g(h) + r_c) . f_c
 
-    `f_c` are the features of code `c` in the history (`HISTORY_FEATURES`), zero for codes that are not in it, so that the
-    term touches a few entries of a row only. `g(h)` is linear in the hidden state of the decision and `r_c` is linear in the
-    row `w_c` of the code: how readily this patient repeats, and how readily this code is repeated. Both start at zero but for
-    the constant of `g`, which training fits to the repetition seen in the training visits.
+    `f_c` are the features of code `c` in the history (`HISTORY_FEATURES`, and its log prevalence: how readily a code returns
+    hardly depends on how common it is), zero for codes that are not in it, so that the term touches a few entries of a row
+    only. `g(h)` is linear in the hidden state of the decision and `r_c` is linear in the row `w_c` of the code: how readily
+    this patient repeats, and how readily this code is repeated. Both start at zero but for the constant of `g`, which
+    training fits to the repetition seen in the training visits.
     """
 
     def __init__(self, config: MeraConfig, hidden_size: int):
@@ -68,9 +70,9 @@ class RankingHead(nn.Module):
         if config.code_bias:
             self.code_bias = nn.Parameter(torch.zeros(config.num_codes + 1))  # EOV last
         if config.history_term:
-            self.patient_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES))
-            self.code_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES), bias=False)
-        # Log share of training visits that hold each code: where the bias starts, and what `rerank_weight` weighs
+            self.patient_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES) + 1)
+            self.code_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES) + 1, bias=False)
+        # Log share of the training visits that hold each code
         self.register_buffer("log_prevalence", torch.zeros(config.num_codes))
 
     def forward(
@@ -83,16 +85,16 @@ class RankingHead(nn.Module):
         history_values: torch.Tensor | None,
     ) -> torch.Tensor:
         """Shapes: `logits` (P, C + 1), `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes`
-        (V, H), `history_values` (V, H, 4); returns (P, C + 1)."""
+        (V, H), `history_values` (V, H, 6); returns (P, C + 1)."""
         if hasattr(self, "code_bias"):
             logits = logits + self.code_bias.to(logits.dtype)
         if hasattr(self, "patient_gate") and history_codes is not None and history_codes.shape[1]:
-            codes = history_codes[decision_visit]  # (P, H)
-            values = history_values[decision_visit].to(hidden.dtype)  # (P, H, 4)
-            present = codes >= 0
-            codes = codes.clamp(min=0)
-            gates = self.patient_gate(hidden)[:, None, :] + self.code_gate(code_rows)[codes]  # (P, H, 4)
-            term = torch.where(present, (gates * values).sum(-1), 0.0)  # (P, H)
+            codes = history_codes.clamp(min=0)  # (V, H)
+            values = torch.cat([history_values, self.log_prevalence[codes][:, :, None]], dim=-1)  # (V, H, 7)
+            values = values.masked_fill(history_codes[:, :, None] < 0, 0.0).to(hidden.dtype)
+            of_code = (self.code_gate(code_rows)[codes] * values).sum(-1)  # (V, H)
+            of_patient = torch.einsum("pf,phf->ph", self.patient_gate(hidden), values[decision_visit])  # (P, H)
+            codes, term = codes[decision_visit], of_patient + of_code[decision_visit]
             logits = logits.scatter_add(1, codes, term.to(logits.dtype))
         return logits
 
@@ -166,6 +168,7 @@ class MeraForDiagnosis(PreTrainedModel):
         history_codes: torch.LongTensor | None = None,
         history_values: torch.FloatTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
+        vocabulary_index: torch.LongTensor | None = None,
         **kwargs,
     ) -> MeraOutput:
         """
@@ -177,7 +180,9 @@ class MeraForDiagnosis(PreTrainedModel):
             decision_visit (`torch.LongTensor` of shape `(P,)`, *optional*):
                 row of `history_codes` that belongs to each decision; row `p` without it.
             history_codes (`torch.LongTensor` of shape `(V, H)`, *optional*): codes of the history, -1 is padding.
-            history_values (`torch.FloatTensor` of shape `(V, H, 4)`, *optional*): features of those codes.
+            history_values (`torch.FloatTensor` of shape `(V, H, 6)`, *optional*): features of those codes.
+            vocabulary_index (`torch.LongTensor` of shape `(Q,)`, *optional*):
+                positions in the flattened tokens whose logits over the whole vocabulary are wanted, for memorizing.
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -187,6 +192,9 @@ class MeraForDiagnosis(PreTrainedModel):
             position_ids=position_ids,
             use_cache=False,
         ).last_hidden_state  # (B, S, d)
+        if vocabulary_index is not None:
+            hidden = hidden.flatten(0, 1)[vocabulary_index]  # (Q, d)
+            return MeraOutput(vocabulary_logits=self._scaled(self.get_output_embeddings()(hidden)))
         if decision_index is None:
             decision_index = _last_tokens(hidden, attention_mask)
         if decision_visit is None:
@@ -213,7 +221,6 @@ class MeraForDiagnosis(PreTrainedModel):
             logits = torch.tanh(logits / text.final_logit_softcapping) * text.final_logit_softcapping
         return logits
 
-    @torch.no_grad()
     def rank(
         self,
         patients: list[dict],
@@ -243,63 +250,99 @@ class MeraForDiagnosis(PreTrainedModel):
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be 1 or more.")
-        encoder = TimelineEncoder(self.config, tokenizer, max_length)
-        timelines = [encoder.encode_history(patient) for patient in patients]
-        by_length = sorted(range(len(timelines)), key=lambda row: len(timelines[row].input_ids))
-        batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
-        training, parts = self.training, []
-        self.eval()
-        for rows in progress(batches) if progress is not None else batches:
-            batch = collate_timelines([timelines[row] for row in rows], tokenizer.pad_token_id or 0)
-            batch = {name: tensor.to(self.device) for name, tensor in batch.items() if name in _FORWARD_INPUTS}
-            output = self(**batch)
-            parts.append(self.decide(output.code_logits, output.eov_logits, top_k))
-        self.train(training)
-        where = torch.tensor(by_length).argsort()
+        rows, parts = [], []
+        for batch_rows, output, batch in self.decisions(patients, tokenizer, batch_size, max_length, progress):
+            rows += batch_rows
+            parts.append(self.decide(output, batch["history_codes"], batch["history_values"], top_k))
+        where = torch.tensor(rows, dtype=torch.long).argsort()
         return MeraRanking(
             *(torch.cat([getattr(part, name) for part in parts])[where] for name in MeraRanking.__dataclass_fields__)
         )
 
-    def decide(self, code_logits: torch.Tensor, eov_logits: torch.Tensor, top_k: int | None = None) -> MeraRanking:
-        """
-        Turn logits at decision positions into rankings: order, set above EOV and probabilities.
+    @torch.no_grad()
+    def decisions(self, patients: list[dict], tokenizer, batch_size: int = 64, max_length: int | None = None, progress=None):
+        """Run the model on the next visit of each patient, batch by batch in order of length; arguments as in [`rank`].
 
-        The first `config.rerank_depth` codes are ordered among themselves by the logit less `config.rerank_weight` times
-        the code's log prevalence, and a code of those is in the set if that adjusted logit is above EOV; deeper codes are
-        never in the set when re-ranking is on.
+        Yields:
+            the rows of `patients` in the batch, the [`MeraOutput`] with one decision for each, and the batch.
+        """
+        encoder = TimelineEncoder(self.config, tokenizer, max_length)
+        timelines = [encoder.encode_history(patient) for patient in patients]
+        by_length = sorted(range(len(timelines)), key=lambda row: len(timelines[row].input_ids))
+        batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+        training = self.training
+        self.eval()
+        for rows in progress(batches) if progress is not None else batches:
+            batch = collate_timelines([timelines[row] for row in rows], tokenizer.pad_token_id or 0)
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items() if name in FORWARD_INPUTS}
+            yield rows, self(**batch), batch
+        self.train(training)
+
+    def decide(
+        self,
+        output: MeraOutput,
+        history_codes: torch.LongTensor,
+        history_values: torch.FloatTensor,
+        top_k: int | None = None,
+    ) -> MeraRanking:
+        """
+        Turn logits into rankings: order, set above EOV and probabilities.
+
+        Codes are ordered by their logit, and the first `config.rerank_depth` of them again by their log-odds. The predicted
+        set is the head of the ranking, as long as there are codes with log-odds above `config.eov_offset`.
 
         Args:
-            code_logits (`torch.Tensor` of shape `(N, C)`): as in [`MeraOutput`].
-            eov_logits (`torch.Tensor` of shape `(N,)`): as in [`MeraOutput`].
+            output (`MeraOutput`): logits at `N` decisions.
+            history_codes, history_values: the history at each decision, of shapes `(N, H)` and `(N, H, 6)`.
             top_k (`int`, *optional*): length of the ranking.
         """
-        config = self.config
-        code_logits, eov_logits = code_logits.float(), eov_logits.float() + config.eov_offset
-        order = code_logits.argsort(dim=-1, descending=True, stable=True)  # (N, C)
-        scores = code_logits.gather(1, order)
-        depth = min(config.rerank_depth, order.shape[1])
+        logits = output.code_logits.float()
+        odds = self.log_odds(output, history_codes, history_values)  # (N, C)
+        order = logits.argsort(dim=-1, descending=True, stable=True)
+        depth = self.config.rerank_depth
         if depth:
             head = order[:, :depth]
-            adjusted = scores[:, :depth] - config.rerank_weight * self.ranking_head.log_prevalence[head]
-            adjusted, places = adjusted.sort(dim=-1, descending=True, stable=True)
+            places = odds.gather(1, head).argsort(dim=-1, descending=True, stable=True)
             order = torch.cat([head.gather(1, places), order[:, depth:]], dim=1)
-            set_sizes = (adjusted > eov_logits[:, None]).sum(-1)
-        else:
-            set_sizes = (scores > eov_logits[:, None]).sum(-1)
         order = order[:, :top_k]
-        shares = code_logits.log_softmax(-1)  # log P(c)
-        log_odds = shares - torch.log1p(-shares.exp().clamp(max=1 - 1e-6))
-        probabilities = torch.sigmoid(config.probability_scale * log_odds + config.probability_shift)
         return MeraRanking(
             order=order.cpu(),
-            set_sizes=set_sizes.cpu(),
-            logits=code_logits.gather(1, order).cpu(),
-            probabilities=probabilities.gather(1, order).cpu(),
-            eov_logits=eov_logits.cpu(),
+            set_sizes=(odds > self.config.eov_offset).sum(-1).cpu(),
+            logits=logits.gather(1, order).cpu(),
+            probabilities=odds.gather(1, order).sigmoid().cpu(),
         )
 
+    def log_odds(
+        self, output: MeraOutput, history_codes: torch.LongTensor, history_values: torch.FloatTensor
+    ) -> torch.Tensor:
+        """Log-odds that each code is in the next visit, shape `(N, C)` (this project's choice).
 
-_FORWARD_INPUTS = (
+        Without `config.calibration` they are `s_c - e`, so that a code is above EOV if its odds are. A softmax over codes
+        shares one unit of probability among the codes of a visit, and repeated codes do not share it as new ones do: a
+        calibration weighs the features of [`log_odds_features`].
+        """
+        if self.config.calibration is None:
+            return output.code_logits.float() - output.eov_logits.float()[:, None]
+        features = self.log_odds_features(output, history_codes, history_values)
+        return sum(weight * feature for weight, feature in zip(self.config.calibration, features, strict=True))
+
+    def log_odds_features(
+        self, output: MeraOutput, history_codes: torch.LongTensor, history_values: torch.FloatTensor
+    ) -> list[torch.Tensor]:
+        """`s_c - e`, `log P(c)`, `[c in the last visit]`, `[c in the history]`, `log P(c) [c in the history]` and 1, each of
+        shape `(N, C)`, where P is the softmax over the codes."""
+        logits = output.code_logits.float()
+        shares = logits.log_softmax(-1)
+        flags = torch.zeros(len(logits), logits.shape[1] + 1, 2, device=logits.device)  # the spare column takes padding
+        where = torch.where(history_codes < 0, logits.shape[1], history_codes)
+        chosen = history_values[:, :, [0, len(HISTORY_FEATURES) - 1]].to(flags)
+        flags = flags.scatter_(1, where[:, :, None].expand(-1, -1, 2), chosen)[:, :-1]
+        in_last, in_history = flags.unbind(-1)
+        above = logits - output.eov_logits.float()[:, None]
+        return [above, shares, in_last, in_history, shares * in_history, torch.ones_like(shares)]
+
+
+FORWARD_INPUTS = (
     "input_ids",
     "attention_mask",
     "position_ids",
@@ -319,4 +362,4 @@ def _last_tokens(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> t
     return torch.arange(batch, device=hidden.device) * length + last
 
 
-__all__ = ["MeraForDiagnosis", "MeraOutput", "MeraRanking", "RankingHead"]
+__all__ = ["FORWARD_INPUTS", "MeraForDiagnosis", "MeraOutput", "MeraRanking", "RankingHead"]

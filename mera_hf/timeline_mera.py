@@ -8,13 +8,22 @@ pass by this project). At evaluation the codes of a visit are written in the ord
 they were recorded cannot change a ranking.
 """
 
+import itertools
+import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 
-HISTORY_FEATURES = ("in last visit", "only in an earlier visit", "log(1 + visits)", "in history")
+HISTORY_FEATURES = (
+    "in the last visit",
+    "only in an earlier visit",
+    "log(1 + visits that had it)",
+    "share of the visits that had it",
+    "log(visits since it was last seen)",
+    "in the history",
+)
 
 
 @dataclass
@@ -23,6 +32,7 @@ class Timeline:
 
     Attributes:
         input_ids: token ids of the sequence.
+        positions: position of each token; tokens may share one, see `MeraConfig.positions`.
         decisions: for each decision, the position of the token in whose hidden state it is taken.
         decision_visits: for each decision, the index into `visits` of the visit that is being written.
         decision_given: for each decision, how many codes of that visit stand before it.
@@ -31,12 +41,12 @@ class Timeline:
     """
 
     input_ids: list[int]
+    positions: list[int]
     decisions: list[int]
     decision_visits: list[int]
     decision_given: list[int]
     visits: list[list[int]]
     dropped_visits: int = 0
-    profile: dict = field(default_factory=dict)
 
 
 def profile_text(profile: dict | None) -> str:
@@ -129,35 +139,43 @@ class TimelineEncoder:
         head = self.bos + [config.profile_token_id]
         if config.use_profile:
             head = head + self.words(profile_text(patient.get("profile")))
-        blocks, offsets = [], []  # per visit: its tokens, and where in them each decision lies
+        blocks = []  # per visit: its tokens, the step of the position before each, and where in them the decisions lie
+        shared = config.positions == "visit"
         for visit, codes in zip(patient["visits"], visits, strict=True):
             tokens, places = [config.visit_token_id], []
             for index in codes:
                 places.append(len(tokens) - 1)
                 tokens = tokens + self.segments[index]
             places.append(len(tokens) - 1)
+            steps = [1] * len(tokens)
+            if shared:
+                steps[2:] = [0] * len(steps[2:])
             tokens.append(config.eov_token_id)
             if config.use_visit_text and visit.get("text"):
                 tokens = tokens + self.words(visit["text"])
-            blocks.append(tokens)
-            offsets.append(places)
+            steps += [1] * (len(tokens) - len(steps))
+            blocks.append((tokens, steps, places))
         tail = [config.visit_token_id] if open_visit else []
-        first = self._first_visit_that_fits(len(head) + len(tail), [len(block) for block in blocks])
+        first = self._first_visit_that_fits(len(head) + len(tail), [len(tokens) for tokens, _, _ in blocks])
 
-        timeline = Timeline(head, [], [], [], visits, dropped_visits=first, profile=patient.get("profile") or {})
-        timeline.input_ids = list(head)
+        timeline = Timeline(list(head), [], [], [], [], visits, dropped_visits=first)
+        steps = [0] + [1] * (len(head) - 1)
         for number in range(first, len(blocks)):
+            tokens, block_steps, places = blocks[number]
             if number >= first_target:
                 start = len(timeline.input_ids)
-                timeline.decisions += [start + place for place in offsets[number]]
-                timeline.decision_visits += [number] * len(offsets[number])
-                timeline.decision_given += range(len(offsets[number]))
-            timeline.input_ids += blocks[number]
+                timeline.decisions += [start + place for place in places]
+                timeline.decision_visits += [number] * len(places)
+                timeline.decision_given += range(len(places))
+            timeline.input_ids += tokens
+            steps += block_steps
         if open_visit:
             timeline.decisions.append(len(timeline.input_ids))
             timeline.decision_visits.append(len(blocks))
             timeline.decision_given.append(0)
             timeline.input_ids += tail
+            steps.append(1)
+        timeline.positions = list(itertools.accumulate(steps))
         return timeline
 
     def _first_visit_that_fits(self, fixed: int, lengths: list[int]) -> int:
@@ -180,18 +198,25 @@ def history_entries(visits: list[list[int]]) -> tuple[list[int], list[list[float
         the distinct code indices, ascending, and one feature row for each.
 
     Example:
-        >>> history_entries([[3, 5], [5, 7]])
-        ([3, 5, 7], [[0.0, 1.0, 0.693..., 1.0], [1.0, 0.0, 1.098..., 1.0], [1.0, 0.0, 0.693..., 1.0]])
+        >>> codes, features = history_entries([[3, 5], [5, 7]])
+        >>> codes, features[0]
+        ([3, 5, 7], [0.0, 1.0, 0.6931471805599453, 0.5, 0.6931471805599453, 1.0])
     """
-    import math
-
     counts: dict[int, int] = {}
-    for visit in visits:
+    last_seen: dict[int, int] = {}
+    for number, visit in enumerate(visits):
         for code in visit:
             counts[code] = counts.get(code, 0) + 1
-    last = set(visits[-1]) if visits else set()
+            last_seen[code] = number
     codes = sorted(counts)
-    return codes, [[float(c in last), float(c not in last), math.log1p(counts[c]), 1.0] for c in codes]
+    features = []
+    for code in codes:
+        gap = len(visits) - last_seen[code]  # 1: in the last visit
+        count = counts[code]
+        features.append(
+            [float(gap == 1), float(gap > 1), math.log1p(count), count / len(visits), math.log(gap), 1.0]
+        )
+    return codes, features
 
 
 def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side: str = "right") -> dict:
@@ -204,16 +229,17 @@ def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side
         `decision_index` (P,) positions in the flattened (B * S) sequence; `decision_visit` (P,) rows of the target visit
         tables below; `decision_given` (P,) codes of the visit that stand before the decision;
         `visit_patient` (V,) rows of the batch; `visit_codes` (V, M) code indices as written, -1 where there is none;
-        `history_codes` (V, H), -1 where there is none; `history_values` (V, H, 4) float32.
+        `history_codes` (V, H), -1 where there is none; `history_values` (V, H, 6) float32.
     """
     width = max(len(timeline.input_ids) for timeline in timelines)
-    ids, mask = [], []
+    ids, mask, positions = [], [], []
     decision_index, decision_visit, decision_given = [], [], []
     visit_patient, visit_codes, histories = [], [], []
     for row, timeline in enumerate(timelines):
         padding = width - len(timeline.input_ids)
         left = padding if padding_side == "left" else 0
         ids.append([pad_token_id] * left + timeline.input_ids + [pad_token_id] * (padding - left))
+        positions.append([0] * left + timeline.positions + [0] * (padding - left))
         mask.append([0] * left + [1] * len(timeline.input_ids) + [0] * (padding - left))
         decision_index += [row * width + left + position for position in timeline.decisions]
         decision_given += timeline.decision_given
@@ -226,7 +252,6 @@ def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side
                 histories.append(history_entries(timeline.visits[:visit]))
             decision_visit.append(table_row[visit])
 
-    attention_mask = torch.tensor(mask)
     codes_width = max([len(codes) for codes in visit_codes], default=0)
     history_width = max([len(codes) for codes, _ in histories], default=0)
     history_values = torch.zeros(len(histories), history_width, len(HISTORY_FEATURES))
@@ -235,8 +260,8 @@ def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side
             history_values[row, : len(codes)] = torch.tensor(values)
     return {
         "input_ids": torch.tensor(ids),
-        "attention_mask": attention_mask,
-        "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
+        "attention_mask": torch.tensor(mask),
+        "position_ids": torch.tensor(positions),
         "decision_index": torch.tensor(decision_index, dtype=torch.long),
         "decision_visit": torch.tensor(decision_visit, dtype=torch.long),
         "decision_given": torch.tensor(decision_given, dtype=torch.long),

@@ -1,5 +1,6 @@
 """Visits datasets as timelines for training: a torch dataset, a sampler by length, and the collator."""
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -22,14 +23,16 @@ class TimelineDataset(Dataset):
         first_target (`int`, *optional*, defaults to 1): index of the first visit that is predicted; patients with fewer
             visits are left out, `left_out` counts them.
         seed (`int`, *optional*, defaults to 0): of the code orders.
+        prefix_share (`float`, *optional*, defaults to 1.0): share of the decisions behind the first code of a visit that
+            an epoch keeps; without an epoch all are kept.
 
     Raises:
         [`InputError`]: where no patient has a visit to predict, or a code is not one of the model's.
     """
 
-    def __init__(self, rows, encoder: TimelineEncoder, first_target: int = 1, seed: int = 0):
+    def __init__(self, rows, encoder: TimelineEncoder, first_target: int = 1, seed: int = 0, prefix_share: float = 1.0):
         rows = rows.to_list() if hasattr(rows, "to_list") else list(rows)
-        self.encoder, self.first_target, self.seed = encoder, first_target, seed
+        self.encoder, self.first_target, self.seed, self.prefix_share = encoder, first_target, seed, prefix_share
         self.rows = [row for row in rows if len(row["visits"]) > first_target]
         self.left_out = len(rows) - len(self.rows)
         if not self.rows:
@@ -51,8 +54,15 @@ class TimelineDataset(Dataset):
         if isinstance(item, tuple):
             epoch, row = item
             shuffle = random.Random(f"{self.seed}:{epoch}:{row}")
-            return self.encoder.encode(self.rows[row], self.first_target, shuffle)
+            timeline = self.encoder.encode(self.rows[row], self.first_target, shuffle)
+            return self._thinned(timeline, shuffle) if self.prefix_share < 1 else timeline
         return self.encoder.encode(self.rows[item], self.first_target)
+
+    def _thinned(self, timeline: Timeline, draw: random.Random) -> Timeline:
+        kept = [given == 0 or draw.random() < self.prefix_share for given in timeline.decision_given]
+        for name in ("decisions", "decision_visits", "decision_given"):
+            setattr(timeline, name, list(itertools.compress(getattr(timeline, name), kept)))
+        return timeline
 
 
 class LengthSampler(Sampler):

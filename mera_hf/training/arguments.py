@@ -29,10 +29,12 @@ class MeraArguments:
             Whether every code has a bias, started at its log prevalence.
         history_term (`bool`, *optional*, defaults to `True`):
             Whether codes of the history have a term of their own.
+        positions (`str`, *optional*, defaults to `"token"`):
+            `token`: one position per token; `visit`: the codes of a visit share a position.
         hidden_dropout (`float`, *optional*, defaults to `0.0`):
             Dropout on token embeddings and decision states.
         rerank_depth (`int`, *optional*, defaults to `0`):
-            The first so many codes of a ranking are ordered for weighted F1 instead of recall; fitted on validation.
+            The first so many codes of a ranking are put in the order of their calibrated probability.
     """
 
     dataset: str | None = field(
@@ -73,14 +75,17 @@ class MeraArguments:
     history_term: bool = field(
         default=True, metadata={"help": "Whether codes of the history have a term of their own."}
     )
+    positions: str = field(
+        default="token",
+        metadata={"help": "`token`: one position per token; `visit`: the codes of a visit share a position."},
+    )
     hidden_dropout: float = field(
         default=0.0, metadata={"help": "Dropout on token embeddings and decision states."}
     )
     rerank_depth: int = field(
         default=0,
         metadata={
-            "help": "The first so many codes of a ranking are ordered for weighted F1 instead of recall; fitted on "
-            "validation."
+            "help": "The first so many codes of a ranking are put in the order of their calibrated probability."
         },
     )
 
@@ -94,5 +99,5 @@ class MeraArguments:
 
     def config_fields(self) -> dict:
         """The fields of [`MeraConfig`] among these arguments."""
-        names = ("history_text", "use_profile", "use_visit_text", "code_bias", "history_term", "hidden_dropout")
+        names = ("history_text", "use_profile", "use_visit_text", "code_bias", "history_term", "positions", "hidden_dropout")
         return {name: getattr(self, name) for name in names}

@@ -177,5 +177,5 @@ def peft_config(model: MeraForDiagnosis, **lora_arguments) -> LoraConfig:
     tokens = list(range(model.config.code_token_start, model.config.profile_token_id + 1))
     arguments = {"target_modules": "all-linear", "task_type": "FEATURE_EXTRACTION", **lora_arguments}
     return LoraConfig(
-        trainable_token_indices={name: tokens for name in names}, modules_to_save=["ranking_head"], **arguments
+        trainable_token_indices=dict.fromkeys(names, tokens), modules_to_save=["ranking_head"], **arguments
     )

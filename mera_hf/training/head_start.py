@@ -9,7 +9,7 @@ patient has it, and the fit would trust prevalence far too much.
 import torch
 
 from ..data.timelines import TimelineDataset
-from ..timeline_mera import HISTORY_FEATURES, collate_timelines
+from ..timeline_mera import collate_timelines
 from .losses import SPACE, DecisionTargets, confidence_loss, contrastive_loss
 
 
@@ -44,10 +44,11 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
     log_prevalence = _log_share(without, visits)
     targets = DecisionTargets.from_batch(batch, config.num_codes)
     codes = batch["history_codes"]  # (P, H): one target visit a decision here
-    values = batch["history_values"].double() * (codes >= 0)[:, :, None]
+    prevalence_of = log_prevalence.gather(1, codes.clamp(min=0))[:, :, None]  # (P, H, 1)
+    values = torch.cat([batch["history_values"].double(), prevalence_of], dim=-1) * (codes >= 0)[:, :, None]
 
     temperature = torch.ones((), dtype=torch.float64, requires_grad=True)
-    weights = torch.zeros(len(HISTORY_FEATURES), dtype=torch.float64, requires_grad=True)
+    weights = torch.zeros(values.shape[-1], dtype=torch.float64, requires_grad=True)
     eov = torch.zeros((), dtype=torch.float64, requires_grad=True)
     fitted = [temperature, eov] + ([weights] if hasattr(head, "patient_gate") else [])
     optimizer = torch.optim.LBFGS(fitted, max_iter=60, line_search_fn="strong_wolfe")

@@ -6,6 +6,7 @@ N = all codes \ (Y u K), anc_l(c) the ancestor of c at level l.
     L_CL  = mean over c in Y, weighted mean over levels l of
             -log( exp(s_c/tau) / (exp(s_c/tau) + sum_{n in N_l(c)} exp(s_n/tau)) )               [`contrastive_loss`]
             N_0(c) = N;  N_l(c) = {n in N : anc_l(n) = anc_l(c)};  levels where N_l(c) is empty are skipped
+            (`softmax`: the other codes of Y stand in the sum at level 0 too, so that P(c) is the share of c in the visit)
     L_DCE = - mean_{c in Y} log( exp(s_c) / (exp(e) + sum_{y in Y} exp(s_y)) )                   [`confidence_loss`]
             - log( exp(e) / (exp(e) + sum_{n in N} exp(s_n)) )
     L_G   = mean over levels, mean over the groups g of Y at that level, with S_g = log sum_{c in g \ K} exp(s_c/tau), of
@@ -64,7 +65,12 @@ def _as_mask(codes: Tensor, chosen: Tensor, num_codes: int) -> Tensor:
 
 
 def contrastive_loss(
-    logits: Tensor, targets: DecisionTargets, levels: dict[str, Tensor | None], weights: dict[str, float], tau: float
+    logits: Tensor,
+    targets: DecisionTargets,
+    levels: dict[str, Tensor | None],
+    weights: dict[str, float],
+    tau: float,
+    softmax: bool = False,
 ) -> Tensor:
     """Hierarchical InfoNCE L_CL of each decision, shape `(P,)`; 0 where Y is empty.
 
@@ -74,6 +80,7 @@ def contrastive_loss(
         levels: for each level the group of every code, int64 of shape `(C,)`, -1 without one; `None` for the whole space.
         weights: weight of each level; 1 where it is not named.
         tau: temperature.
+        softmax: whether the other true codes compete at the level of the whole space (this project's choice).
     """
     scaled = logits / tau
     positives = scaled.gather(1, targets.codes)  # (P, M)
@@ -86,8 +93,13 @@ def contrastive_loss(
             own = groups[targets.codes]  # (P, M)
             pool = group_logsumexp(negatives, groups).gather(1, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
         weight = weights.get(level, 1.0) * (targets.true & (pool > -torch.inf))
-        # -log(exp(s_c) / (exp(s_c) + exp(pool))) = softplus(pool - s_c)
-        total = total + weight * softplus(torch.where(weight > 0, pool - positives, 0.0))
+        if groups is None and softmax:
+            everyone = _logsumexp(scaled.masked_fill(targets.given, -torch.inf))[:, None]  # (P, 1)
+            term = torch.where(targets.true, everyone - positives, 0.0)
+        else:
+            # -log(exp(s_c) / (exp(s_c) + exp(pool))) = softplus(pool - s_c)
+            term = softplus(torch.where(weight > 0, pool - positives, 0.0))
+        total = total + weight * term
         total_weight = total_weight + weight
     per_code = total / torch.where(total_weight > 0, total_weight, 1.0)
     return _mean_over_true(per_code, targets)

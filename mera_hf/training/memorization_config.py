@@ -13,7 +13,7 @@ class MemorizationTrainerConfig(_BaseConfig):
     Configuration of [`MemorizationTrainer`].
 
     > [!NOTE]
-    > `bf16` defaults to `True` only where a GPU supports it, and `gradient_checkpointing` to `False`: pairs are short.
+    > `bf16` defaults to `True` only where a GPU supports it, and `activation_checkpointing` to `False`: pairs are short.
 
     Parameters:
         groups (`bool`, *optional*, defaults to `True`):
@@ -22,8 +22,8 @@ class MemorizationTrainerConfig(_BaseConfig):
             Training ends at the first evaluation whose exact match reaches this share in both directions.
     """
 
-    gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "Trade compute for memory: needed for models of billions of parameters."}
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Older name of `activation_checkpointing`."}
     )
     groups: bool = field(
         default=True,

@@ -119,13 +119,15 @@ class MemorizationTrainer(_BaseTrainer):
         """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        language_model = _language_model(model)
         labels = inputs["labels"][:, 1:]  # (B, S - 1)
-        output = language_model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        )
         rows, places = (labels != -100).nonzero(as_tuple=True)
-        losses = cross_entropy(output.logits[rows, places].float(), labels[rows, places], reduction="none")
+        # Through the wrapper, so that DDP, FSDP and DeepSpeed see a forward pass; logits of the answers alone
+        output = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            vocabulary_index=rows * inputs["labels"].shape[1] + places,
+        )
+        losses = cross_entropy(output.vocabulary_logits.float(), labels[rows, places], reduction="none")
         per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1)
         return (per_pair.mean(), output) if return_outputs else per_pair.mean()
 

@@ -21,7 +21,7 @@ class MeraTrainerConfig(_BaseConfig):
     Configuration of [`MeraTrainer`].
 
     > [!NOTE]
-    > `bf16` defaults to `True` only where a GPU supports it, and `gradient_checkpointing` to `False`: timelines are short.
+    > `bf16` defaults to `True` only where a GPU supports it, and `activation_checkpointing` to `False`: timelines are short.
 
     Parameters:
         levels (`list[str]`, *optional*):
@@ -39,6 +39,13 @@ class MeraTrainerConfig(_BaseConfig):
             Weight of the loss that contrasts whole groups of the tree (this project's addition).
         eov_loss (`str`, *optional*, defaults to `"atlop"`):
             Form of L_DCE: `atlop`, `zlpr` or `none`.
+        softmax (`bool`, *optional*, defaults to `False`):
+            Whether the other true codes stand in the denominator of L_CL at the level of the whole space, so that the
+            softmax gives the share of a code in the visit (this project's addition).
+        prefix_share (`float`, *optional*, defaults to `1.0`):
+            Share of the decisions behind the first code of a visit that an epoch trains on, drawn afresh each epoch.
+        ema_decay (`float`, *optional*):
+            Decay of an exponential moving average of the weights, which is what training leaves behind.
         first_weight (`float`, *optional*, defaults to `1.0`):
             Weight of the decision before the first code of a visit, the one that is used for ranking, against 1 for each of
             the decisions behind it.
@@ -52,8 +59,8 @@ class MeraTrainerConfig(_BaseConfig):
             Longest timeline in tokens; the oldest visits are left out until it fits.
     """
 
-    gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "Trade compute for memory: needed for models of billions of parameters."}
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Older name of `activation_checkpointing`."}
     )
     levels: list[str] | None = field(
         default=None,
@@ -72,6 +79,26 @@ class MeraTrainerConfig(_BaseConfig):
         default=0.0, metadata={"help": "Weight of the loss that contrasts whole groups of the tree."}
     )
     eov_loss: str = field(default="atlop", metadata={"help": "Form of L_DCE: `atlop`, `zlpr` or `none`."})
+    softmax: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether the other true codes stand in the denominator of L_CL at the level of the whole space, so "
+            "that the softmax gives the share of a code in the visit."
+        },
+    )
+    prefix_share: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the decisions behind the first code of a visit that an epoch trains on, drawn afresh each "
+            "epoch."
+        },
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Decay of an exponential moving average of the weights, which is what training leaves behind."
+        },
+    )
     first_weight: float = field(
         default=1.0,
         metadata={
@@ -114,5 +141,9 @@ class MeraTrainerConfig(_BaseConfig):
         for name in ("contrastive_weight", "confidence_weight", "group_weight", "first_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"`{name}` is {getattr(self, name)}; a weight is 0 or more.")
+        if not 0 < self.prefix_share <= 1:
+            raise InputError(f"`prefix_share` is {self.prefix_share}; a share lies above 0 and is 1 at most.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise InputError(f"`ema_decay` is {self.ema_decay}; a decay lies between 0 and 1.")
         if self.levels is not None and not self.levels:
             raise InputError(f"`levels` is empty; name one level at least, such as `{SPACE}`.")

@@ -10,6 +10,7 @@ from trl.trainer.base_trainer import _BaseTrainer
 
 from ..data.timelines import LengthSampler, TimelineCollator, TimelineDataset
 from ..errors import InputError
+from ..modeling_mera import FORWARD_INPUTS, MeraOutput
 from ..timeline_mera import TimelineEncoder, check_code_tokens
 from .head_start import start_ranking_head
 from .losses import (
@@ -21,6 +22,7 @@ from .losses import (
     mean_over_patients,
 )
 from .mera_config import MeraTrainerConfig
+from .moving_average import MovingAverage
 
 
 CITATION = textwrap.dedent(
@@ -92,7 +94,7 @@ class MeraTrainer(_BaseTrainer):
 
         first_target = 0 if args.predict_first_visit else 1
         if train_dataset is not None:
-            train_dataset = TimelineDataset(train_dataset, self.encoder, first_target, args.seed)
+            train_dataset = TimelineDataset(train_dataset, self.encoder, first_target, args.seed, args.prefix_share)
             head = _base_model(model).ranking_head
             if args.start_head and not head.log_prevalence.any():
                 start_ranking_head(head, train_dataset, config)
@@ -111,6 +113,8 @@ class MeraTrainer(_BaseTrainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
+        if args.ema_decay is not None:
+            self.add_callback(MovingAverage(args.ema_decay))
         self.label_names = ["labels"]  # evaluation goes through `prediction_step` below with its loss
         self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         if hasattr(model, "add_model_tags"):
@@ -124,29 +128,33 @@ class MeraTrainer(_BaseTrainer):
         return LengthSampler(dataset.lengths, self._train_batch_size, self.args.seed)
 
     def create_optimizer(self, model=None):
-        if self.args.head_learning_rate is not None and self.optimizer is None:
+        """The ranking head has a learning rate of its own and no weight decay: it starts from a fit, and zero is not a
+        place to go back to."""
+        if self.optimizer is None:
             model = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(model))
             groups = defaultdict(list)
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
-                    groups["ranking_head" in name, name in decayed].append(parameter)
+                    head = "ranking_head" in name
+                    groups[head, name in decayed and not head].append(parameter)
             optimizer, arguments = self.get_optimizer_cls_and_kwargs(self.args, model)
+            head_rate = self.args.head_learning_rate or self.args.learning_rate
             self.optimizer = optimizer(
                 [
                     {
                         "params": parameters,
                         "weight_decay": self.args.weight_decay if decay else 0.0,
-                        "lr": self.args.head_learning_rate if head else self.args.learning_rate,
+                        "lr": head_rate if head else self.args.learning_rate,
                     }
                     for (head, decay), parameters in groups.items()
                 ],
                 **arguments,
             )
-        return super().create_optimizer(model)
+        return self.optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        output = model(**{name: inputs[name] for name in _FORWARD_INPUTS})
+        output = model(**{name: inputs[name] for name in FORWARD_INPUTS})
         losses = self.losses(output.code_logits, output.eov_logits, inputs)
         loss = sum(weight * losses[name] for name, weight in self._weights().items())
         mode = "train" if self.model.training else "eval"
@@ -172,7 +180,9 @@ class MeraTrainer(_BaseTrainer):
         targets = DecisionTargets.from_batch(batch, logits.shape[1])
         levels = {name: None if groups is None else groups.to(logits.device) for name, groups in self.levels.items()}
         part = {
-            "contrastive": lambda: contrastive_loss(logits, targets, levels, args.level_weights or {}, args.tau),
+            "contrastive": lambda: contrastive_loss(
+                logits, targets, levels, args.level_weights or {}, args.tau, args.softmax
+            ),
             "confidence": lambda: confidence_loss(logits, eov, targets, args.eov_loss),
             "group": lambda: group_loss(logits, targets, levels, args.tau),
         }
@@ -190,10 +200,13 @@ class MeraTrainer(_BaseTrainer):
         # Decisions stand in order of time, so the last one before a first code belongs to the last visit
         rows = torch.full((len(inputs["input_ids"]),), -1, device=patient.device)
         rows = rows.scatter_reduce(0, patient[is_first], is_first.nonzero()[:, 0], "amax")
+        visits = inputs["decision_visit"][rows]
         ranking = _base_model(self.accelerator.unwrap_model(model)).decide(
-            output.code_logits[rows], output.eov_logits[rows]
+            MeraOutput(output.code_logits[rows], output.eov_logits[rows]),
+            inputs["history_codes"][visits],
+            inputs["history_values"][visits],
         )
-        codes = inputs["visit_codes"][inputs["decision_visit"][rows]]
+        codes = inputs["visit_codes"][visits]
         device = self.args.device
         return (
             loss.detach(),
@@ -208,17 +221,6 @@ class MeraTrainer(_BaseTrainer):
             averages = {f"eval_{name}": value for name, value in averages.items()}
         super().log({**logs, **averages}, start_time)
         self._metrics[mode].clear()
-
-
-_FORWARD_INPUTS = (
-    "input_ids",
-    "attention_mask",
-    "position_ids",
-    "decision_index",
-    "decision_visit",
-    "history_codes",
-    "history_values",
-)
 
 
 def _base_model(model):

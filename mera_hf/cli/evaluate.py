@@ -1,0 +1,68 @@
+"""`mera evaluate`: measure a checkpoint beside the reference rankers."""
+
+import argparse
+import json
+from pathlib import Path
+
+from ..errors import InputError
+from .checkpoint import open_checkpoint
+
+
+DESCRIPTION = """\
+Measure a checkpoint on patients that it has not seen: recall@k, weighted F1 at the true size and at the size that the
+model chose (EOV), repeated and new codes; beside reference rankers fitted on the same training patients, and with the
+shuffled-history control. Use --split validation while you choose, and the test patients once.
+"""
+EPILOG = """\
+example
+  mera evaluate runs/mera --dataset data/diabetes130 --output-dir runs/mera/evaluation
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the verb `evaluate` to the parser of `mera`."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a checkpoint beside the reference rankers",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub")
+    parser.add_argument("--dataset", metavar="DIR", required=True, help="folder that `mera prepare` wrote")
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), default="test", help="patients to rank (default test)"
+    )
+    parser.add_argument("--output-dir", metavar="DIR", help="write metrics.json, table.md, report.html and plots here")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier evaluation wrote there")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="patients at a time (default 64)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, and print the table; return the exit status 0."""
+    from ..evaluation.checkpoint import evaluate_checkpoint
+    from ..evaluation.results import table_text
+
+    if args.batch_size < 1:
+        raise InputError(f"`--batch-size` is {args.batch_size}; it must be 1 or more.")
+    output = Path(args.output_dir) if args.output_dir else None
+    if output and (output / "metrics.json").exists() and not args.overwrite:
+        raise InputError(f"`--output-dir` {output} holds an evaluation; choose another folder or add `--overwrite`.")
+    model, tokenizer = open_checkpoint(args.checkpoint)
+    training = Path(args.checkpoint) / "training.json"
+    seed = json.loads(training.read_text())["seed"] if training.is_file() else 0
+    recipe = json.loads(training.read_text()).get("recipe") if training.is_file() else None
+    evaluation = evaluate_checkpoint(
+        model, tokenizer, args.dataset, args.split, recipe=recipe, seed=seed, batch_size=args.batch_size
+    )
+    dataset = evaluation.metrics["dataset"]
+    print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
+    print(table_text(evaluation.metrics))
+    if output:
+        evaluation.write(output)
+        print(f"\nwritten to {output}: metrics.json, table.md, report.html, plots/")
+    else:
+        print("\nnothing written; add --output-dir DIR for metrics.json and a report with plots")
+    print(f'next: mera predict {args.checkpoint} --visits "250.00 401.9; 428.0 584.9"')
+    return 0

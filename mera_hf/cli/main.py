@@ -1,0 +1,76 @@
+"""The command `mera`."""
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+
+from ..errors import InputError
+from . import demo, evaluate, memorize, predict, prepare, train
+
+
+DESCRIPTION = """\
+Predict a patient's next diagnoses with a language model: memorize what each ICD code means, then learn to rank
+all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient data stays on this machine.
+
+  mera demo        everything below on open data, in minutes, on a CPU
+  mera prepare     raw tables (MIMIC-III, MIMIC-IV, your own) to a dataset folder
+  mera memorize    teach a language model what the codes mean
+  mera train       train it to rank the codes of the next visit
+  mera evaluate    measure a checkpoint beside the reference rankers
+  mera predict     rank the diagnoses of one patient
+"""
+VERBS = {
+    "demo": demo,
+    "prepare": prepare,
+    "memorize": memorize,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `mera`; returns the exit status: 0, 2 for bad input (one message on standard error), 1 for anything else."""
+    parser = argparse.ArgumentParser(
+        prog="mera", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs (mera VERB --help tells more)")
+    parsers = {name: verb.add_parser(subparsers) for name, verb in VERBS.items()}
+    args, rest = parser.parse_known_args(argv)
+    if args.verb is None:
+        parser.print_help()
+        return 0
+    if args.verb in ("memorize", "train"):
+        args.overrides = rest
+    elif rest:
+        parsers[args.verb].error(f"unknown argument {rest[0]}")
+    _quiet()
+    try:
+        return VERBS[args.verb].run(args)
+    except InputError as error:
+        print(f"mera {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"mera {args.verb}: stopped", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if os.environ.get("MERA_DEBUG"):
+            traceback.print_exc()
+        print(
+            f"mera {args.verb}: {type(error).__name__}: {error}\n"
+            "This should not happen. Set MERA_DEBUG=1 to see where it came from.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _quiet() -> None:
+    """Warnings of libraries that a user of `mera` can do nothing about."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # an optional kernel that is not installed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""`mera predict`: rank the diagnoses of one patient's next visit."""
+
+import argparse
+import json
+
+from ..errors import InputError
+from .checkpoint import open_checkpoint
+
+
+DESCRIPTION = """\
+Rank the diagnoses of a patient's next visit. Give the codes of the earlier visits, oldest first: codes of a visit
+separated by blanks, visits by semicolons, in any spelling (25000, 250.00). For research; not for clinical decisions.
+"""
+EPILOG = """\
+examples
+  mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --sex F --age 70
+  mera predict runs/mera --visits "E11.65 I10; I50.9" --icd 10 --top-k 10 --json
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the verb `predict` to the parser of `mera`."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="rank the diagnoses of one patient",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub")
+    parser.add_argument("--visits", metavar="CODES", required=True, help='earlier visits, such as "250.00 401.9; 428.0"')
+    parser.add_argument("--sex", choices=("F", "M"), help="sex of the patient, if known")
+    parser.add_argument("--age", type=float, metavar="YEARS", help="age at the first visit in years, if known")
+    parser.add_argument("--race", metavar="WORD", help="race as the training data writes it, if known")
+    parser.add_argument(
+        "--icd", choices=("9", "10"), help="ICD version of the codes; default: the one version that the model knows"
+    )
+    parser.add_argument("--top-k", type=int, default=20, metavar="N", help="codes to show (default 20)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, and print the ranking; return the exit status 0."""
+    if args.top_k < 1:
+        raise InputError(f"`--top-k` is {args.top_k}; it must be 1 or more.")
+    if args.age is not None and not 0 <= args.age <= 130:
+        raise InputError(f"`--age` is {args.age:g}; give the age in years, between 0 and 130.")
+    model, tokenizer = open_checkpoint(args.checkpoint)
+    version = _version(model.config.codes, args.icd)
+    visits = [{"codes": codes} for codes in read_visits(args.visits, version, model.config.codes)]
+    patient = {"profile": {"sex": args.sex, "age": args.age, "race": args.race}, "visits": visits}
+    result = predict(model, tokenizer, patient, args.top_k)
+    print(json.dumps(result, indent=2) if args.json else as_table(result))
+    return 0
+
+
+def _version(codes: list[str], icd: str | None) -> str:
+    known = sorted({code.split(":")[0] for code in codes})
+    if icd is None:
+        if len(known) > 1:
+            raise InputError(f"this model knows {' and '.join(known)}; say which the visits use: `--icd 9` or `--icd 10`.")
+        return known[0]
+    version = {"9": "ICD9CM", "10": "ICD10CM"}[icd]
+    if version not in known:
+        raise InputError(f"`--icd {icd}`: this model knows {known[0]} codes only.")
+    return version
+
+
+def read_visits(text: str, version: str, candidates: list[str]) -> list[list[str]]:
+    """Codes of each visit from `"250.00 401.9; 428.0"`, in any spelling; a visit may hold `ICD10CM:I50.9` as well.
+
+    A code that the model does not rank is replaced by the one code of the model that it lies under (a category for its
+    subcategory), since many data sets keep categories only.
+
+    Args:
+        text (`str`): the visits, oldest first.
+        version (`str`): `ICD9CM` or `ICD10CM`.
+        candidates (`list[str]`): codes of the model.
+
+    Raises:
+        [`InputError`]: for an empty visit, an unknown code, or one that the model has no code for.
+    """
+    from ..icd import IcdTree, UnknownCodeError, code_tree
+
+    candidates, visits = set(candidates), []
+    parts = text.rstrip(" ;").split(";")
+    for number, part in enumerate(parts, start=1):
+        codes = []
+        for raw in part.replace(",", " ").split():
+            try:
+                code = (code_tree(raw) if ":" in raw else IcdTree.load(version)).normalize(raw)
+            except UnknownCodeError as error:
+                raise InputError(f"`--visits`, visit {number}: {error}") from error
+            tree = code_tree(code)
+            known = [node for node in (code, *reversed(tree.ancestors(code))) if node in candidates]
+            if not known:
+                raise InputError(
+                    f"`--visits`, visit {number}: {code} ({tree.description(code)}) is not one of the {len(candidates):,} "
+                    "codes of this model, nor is a code above it; leave it out."
+                )
+            if known[0] not in codes:
+                codes.append(known[0])
+        if not codes:
+            raise InputError(f"`--visits`, visit {number} of {len(parts)} is empty; give its codes or leave it out.")
+        visits.append(codes)
+    return visits
+
+
+def predict(model, tokenizer, patient: dict, top_k: int) -> dict:
+    """The ranking of one patient with descriptions, probabilities and the EOV cut."""
+    config = model.config
+    top_k = min(top_k, config.num_codes)
+    ranking = model.rank([patient], tokenizer, top_k=top_k)
+    history = {code for visit in patient["visits"] for code in visit["codes"]}
+    size = int(ranking.set_sizes[0])
+    return {
+        "visits": [visit["codes"] for visit in patient["visits"]],
+        "set_size": size,
+        "ranking": [
+            {
+                "rank": rank,
+                "code": config.codes[index],
+                "description": config.descriptions[index],
+                "probability": round(probability, 4),
+                "above_eov": rank <= size,
+                "in_history": config.codes[index] in history,
+            }
+            for rank, (index, probability) in enumerate(
+                zip(ranking.order[0].tolist(), ranking.probabilities[0].tolist(), strict=True), start=1
+            )
+        ],
+    }
+
+
+def as_table(result: dict) -> str:
+    """The ranking for the terminal, with a line where EOV stands."""
+    width = max(len(row["code"]) for row in result["ranking"])
+    lines = ["history: " + "; ".join(" ".join(visit) for visit in result["visits"]), ""]
+    lines.append(f"{'rank':>4}  {'code':<{width}}  {'P(next visit)':>13}  description")
+    cut = f"  --  EOV: the {result['set_size']} codes above are the predicted set"
+    if result["set_size"] == 0:
+        lines.append("  --  EOV: no code is likely enough to be in the predicted set")
+    for row in result["ranking"]:
+        again = "  (in the history)" if row["in_history"] else ""
+        lines.append(
+            f"{row['rank']:>4}  {row['code']:<{width}}  {row['probability']:>12.1%}   {row['description']}{again}"
+        )
+        if row["rank"] == result["set_size"]:
+            lines.append(cut)
+    if result["set_size"] > len(result["ranking"]):
+        lines.append(f"  ... EOV stands behind {result['set_size']} codes; raise --top-k to see them")
+    lines += ["", "P is the probability that the code is recorded at the next visit. For research, not for clinical decisions."]
+    return "\n".join(lines)

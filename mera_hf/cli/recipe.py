@@ -1,0 +1,137 @@
+"""A recipe: a YAML file whose keys are fields of the trainer, of TRL's model arguments and of [`MeraArguments`]."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from ..errors import InputError
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that `mera memorize` and `mera train` share; anything else overrides a field of the recipe."""
+    parser.add_argument("--config", metavar="RECIPE", required=True, help="YAML recipe, such as those in recipes/")
+    parser.add_argument("--dataset", metavar="DIR", help="folder that `mera prepare` wrote")
+    parser.add_argument("--output-dir", metavar="DIR", help="where the checkpoint goes")
+    parser.add_argument("--resume", action="store_true", help="go on from the last saved step in the output folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in the output folder")
+
+
+def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -> tuple:
+    """Read a recipe and the fields that override it.
+
+    Args:
+        path (`str` or `Path`): the YAML file.
+        overrides (`list[str]`): such as `["--learning-rate", "1e-4"]`; hyphens and underscores are both fine.
+        trainer_config (`type`): [`MeraTrainerConfig`] or [`MemorizationTrainerConfig`].
+
+    Returns:
+        the trainer's config, `trl.ModelConfig` and [`MeraArguments`].
+
+    Raises:
+        [`InputError`]: for a missing file, broken YAML, an unknown key (with the nearest known one) or a bad value.
+    """
+    import difflib
+
+    import yaml
+    from trl import ModelConfig, TrlParser
+
+    from ..training.arguments import MeraArguments
+
+    class RecipeParser(TrlParser):
+        def error(self, message):  # argparse would print hundreds of options
+            raise InputError(f"{path}: {message}")
+
+    try:
+        keys = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise InputError(f"`--config` {path} cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(keys, dict):
+        raise InputError(f"{path} holds no `key: value` lines.")
+    parser = RecipeParser((trainer_config, ModelConfig, MeraArguments), allow_abbrev=False)
+    known = {action.dest for action in parser._actions}
+    named = {override[2:].split("=")[0].replace("-", "_") for override in overrides if override.startswith("--")}
+    for key in [*keys, *named]:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise InputError(f"{path}: unknown field `{key}`{f'; did you mean `{near[0]}`?' if near else '.'}")
+    try:
+        return parser.parse_args_and_config(["--config", str(path), *overrides])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def recipe_name(path: str | Path) -> str:
+    """How figures name a recipe: folder and file, such as `tiny-cpu/train`."""
+    path = Path(path)
+    return f"{path.parent.name}/{path.stem}"
+
+
+class Stage:
+    """The output folder of a training: checkpoints to resume from while it runs, a finished checkpoint at the end.
+
+    Args:
+        args (`argparse.Namespace`): `output_dir`, `resume`, `overwrite`.
+        recipe_output_dir (`str`): what the recipe says.
+
+    Raises:
+        [`InputError`]: where there is no folder, it holds something and neither `--overwrite` nor `--resume` was given, or
+            there is nothing to resume.
+    """
+
+    def __init__(self, args: argparse.Namespace, recipe_output_dir: str | None):
+        from transformers.trainer_utils import get_last_checkpoint
+
+        name = args.output_dir or recipe_output_dir
+        if not name:
+            raise InputError("`--output-dir` is missing: say where the checkpoint goes.")
+        self.folder = Path(name)
+        self.checkpoints = self.folder / "checkpoints"
+        self.last = None
+        if self.folder.is_file():
+            raise InputError(f"`--output-dir` {self.folder} is a file; choose a folder.")
+        if args.resume:
+            self.last = get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+            if self.last is None:
+                raise InputError(f"`--resume`: {self.checkpoints} holds no saved step; start without it.")
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            if not args.overwrite:
+                raise InputError(
+                    f"`--output-dir` {self.folder} is not empty; choose another folder, or add `--overwrite` to replace it or "
+                    "`--resume` to go on."
+                )
+            if not (self.checkpoints.is_dir() or (self.folder / "config.json").is_file()):
+                raise InputError(f"`--output-dir` {self.folder} holds no checkpoint of mera; it is not overwritten.")
+            shutil.rmtree(self.folder)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    def finish(self, write) -> None:
+        """Let `write(folder)` write the checkpoint into a temporary folder, and move it into place file by file."""
+        temporary = self.folder / "unfinished"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        write(temporary)
+        for path in sorted(temporary.iterdir()):
+            target = self.folder / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.replace(target)
+        temporary.rmdir()
+        if not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
+
+
+def open_dataset(folder: str | None):
+    """The prepared dataset and its codes.
+
+    Raises:
+        [`InputError`]: where no folder is named, or it is not a prepared one.
+    """
+    from ..data.prepare import load_codes, load_prepared
+
+    if not folder:
+        raise InputError("`--dataset` is missing: name a folder that `mera prepare` wrote.")
+    return load_prepared(folder), [row["code"] for row in load_codes(folder)]

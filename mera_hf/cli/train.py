@@ -1,0 +1,89 @@
+"""`mera train`: train a model to rank the codes of the next visit."""
+
+import argparse
+
+from .recipe import Stage, add_recipe_arguments, open_dataset, parse_recipe, recipe_name
+
+
+DESCRIPTION = """\
+Train a model to rank all codes for the next visit from a patient's earlier visits, and fit the cut of the ranking into a
+set (EOV) on the validation patients. Start from a memorized checkpoint, from a base model, or from scratch.
+"""
+EPILOG = """\
+Any field of the recipe can be given as an option and overrides it:
+  mera train --config recipes/tiny-cpu/train.yaml --dataset data/diabetes130 --model-name-or-path runs/memorized \\
+             --output-dir runs/mera
+  mera train --config recipes/biomistral-7b/train-qlora.yaml --dataset data/mimic4 --model-name-or-path runs/memorized \\
+             --output-dir runs/mera --per-device-train-batch-size 2
+The recipes explain every key.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the verb `train` to the parser of `mera`."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train it to rank the codes of the next visit",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_recipe_arguments(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print the figures on validation; return the exit status 0."""
+    from ..training.mera_config import MeraTrainerConfig
+
+    training_args, model_args, mera_args = parse_recipe(args.config, args.overrides, MeraTrainerConfig)
+    folder = args.dataset or mera_args.dataset
+    dataset, codes = open_dataset(folder)
+    stage = Stage(args, training_args.output_dir)
+    metrics = train(training_args, model_args, mera_args, dataset, codes, stage, recipe_name(args.config))
+    print("\non the validation patients (the test patients are for `mera evaluate`):")
+    for name, value in metrics.items():
+        print(f"  {name:<24}{value:8.3f}")
+    print(f"\nwritten to {stage.folder}")
+    print(f"next: mera evaluate {stage.folder} --dataset {folder} --output-dir {stage.folder / 'evaluation'}")
+    return 0
+
+
+def train(training_args, model_args, mera_args, dataset, codes: list[str], stage: Stage, recipe: str) -> dict[str, float]:
+    """Train the stage, fit the cut on validation and write the checkpoint; returns the figures on validation."""
+    import json
+    import time
+
+    from ..evaluation.calibration import calibrate
+    from ..evaluation.model_ranking import trainer_metrics
+    from ..training.mera_trainer import MeraTrainer
+    from ..training.stages import load_model, save_checkpoint, wrap_with_adapter
+
+    started = time.perf_counter()
+    training_args.output_dir = str(stage.checkpoints)
+    model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)
+    model = wrap_with_adapter(model, model_args)
+    trainer = MeraTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=dataset["train"],
+        eval_dataset=dataset["validation"] if len(dataset["validation"]) else None,
+        processing_class=tokenizer,
+        compute_metrics=trainer_metrics,
+    )
+    trainer.train(resume_from_checkpoint=stage.last)
+    metrics = calibrate(trainer.model, tokenizer, dataset["validation"], mera_args.rerank_depth)
+    log = {
+        "recipe": recipe,
+        "seed": training_args.seed,
+        "seconds": round(time.perf_counter() - started, 1),
+        "validation": metrics,
+        "log": trainer.state.log_history,
+    }
+
+    def write(folder):
+        save_checkpoint(model, tokenizer, folder, model_args)
+        (folder / "training.json").write_text(json.dumps(log, indent=2) + "\n")
+
+    stage.finish(write)
+    return metrics

@@ -1,0 +1,127 @@
+"""The dataset card of a prepared folder: YAML that `load_dataset` reads, and the report in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from mera_hf.data.prepare import PrepareReport
+    from mera_hf.data.sources.records import Origin
+
+# As the Hub writes `VISITS_FEATURES`.
+FEATURES = [
+    {"name": "patient_id", "dtype": "string"},
+    {
+        "name": "profile",
+        "struct": [
+            {"name": "sex", "dtype": "string"},
+            {"name": "age", "dtype": "float32"},
+            {"name": "race", "dtype": "string"},
+        ],
+    },
+    {
+        "name": "visits",
+        "list": [
+            {"name": "codes", "list": "string"},
+            {"name": "time", "dtype": "string"},
+            {"name": "text", "dtype": "string"},
+        ],
+    },
+]
+
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def dataset_card(report: PrepareReport, origin: Origin) -> str:
+    """The text of `README.md`.
+
+    Args:
+        report (`PrepareReport`): what `prepare` did.
+        origin (`Origin`): where the data come from.
+    """
+    import yaml
+
+    patients = report.cohort["patients"]
+    header = {
+        "pretty_name": f"{origin.title}, visits for diagnosis prediction",
+        "license": origin.license,
+        **({"license_name": origin.license_name} if origin.license == "other" else {}),
+        "task_categories": ["text-classification"],
+        "task_ids": ["multi-label-classification"],
+        "size_categories": [next((name for limit, name in SIZES if patients < limit), "1M<n<10M")],
+        "tags": ["medical", "icd", "diagnosis-prediction", "electronic-health-records", "mera"],
+        "configs": [
+            {
+                "config_name": "default",
+                # `load_dataset` of datasets 5.2 cannot open a split without rows.
+                "data_files": [
+                    {"split": name, "path": f"data/{name}.parquet"}
+                    for name, counts in report.splits.items()
+                    if counts["patients"]
+                ],
+            }
+        ],
+        "dataset_info": {"features": FEATURES},
+    }
+    cohort, arguments = report.cohort, report.arguments
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
+        f"# {origin.title}, visits for diagnosis prediction",
+        f"One row a patient, prepared by `mera prepare {report.source}`: `patient_id`, `profile` (sex, age in years "
+        "at the first visit, race; empty where unknown) and `visits` in order of time, each with its ICD codes "
+        "(`ICD9CM:250.23`, `ICD10CM:E11.65`), `time` and a short `text`, empty where the source has none. "
+        "`codes.json` lists every code of the cohort with its patients and visits in train; `prepare.json` is this "
+        "page for programs.",
+        "## Terms and privacy",
+        origin.terms,
+        "## Counts",
+        f"{report.read['patients']:,} patients with {report.read['visits']:,} visits were read; "
+        f"{cohort['patients']:,} patients with {cohort['visits']:,} visits are here, with {cohort['codes']:,} "
+        f"distinct codes, {cohort['codes_per_visit']:.2f} codes per visit and {cohort['visits_per_patient']:.2f} "
+        "visits per patient.",
+        _rows(
+            ("split", "patients", "visits"),
+            [(name, f"{counts['patients']:,}", f"{counts['visits']:,}") for name, counts in report.splits.items()],
+        ),
+    ]
+    if cohort["single_visit_patients"]:
+        parts += [
+            f"Of train, {cohort['single_visit_patients']:,} patients have fewer than {arguments['min_visits']} "
+            "visits: they teach which codes occur together, and are never evaluated."
+        ]
+    empty = [name for name, counts in report.splits.items() if not counts["patients"]]
+    if empty:
+        parts += [f"No patient fell into {' and '.join(empty)}: the cohort is too small to measure anything on it."]
+    parts += ["## Left out", _left_out(report)]
+    parts += [
+        "## How it was made",
+        _rows(("argument", "value"), [(name, str(value)) for name, value in arguments.items()]),
+        _rows(
+            ("raw file", "bytes", "sha256"), [(f["name"], f"{f['bytes']:,}", f["sha256"]) for f in report.raw_files]
+        ),
+        f"Fingerprint of the rows: `{report.fingerprint}`.",
+        "## Origin and citation",
+        *([f"<{origin.homepage}>"] if origin.homepage else []),
+        origin.citation,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _left_out(report: PrepareReport) -> str:
+    rows = [(what, f"{count:,}") for what, count in report.dropped.items() if count]
+    if not rows:
+        return "Nothing."
+    text = _rows(("what", "how many"), rows)
+    if report.unknown_codes:
+        rows = [
+            (f"`{row['value']}`", f"{row['count']:,}", row["nearest"] or "none") for row in report.unknown_codes[:20]
+        ]
+        text += "\n\nUnknown codes, most frequent first (all are in `prepare.json`):\n\n"
+        text += _rows(("spelling", "rows", "nearest valid prefix"), rows)
+    return text
+
+
+def _rows(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

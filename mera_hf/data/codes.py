@@ -1,0 +1,81 @@
+"""Raw spellings to codes: each distinct spelling is looked up once, and none is dropped in silence."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from mera_hf.data.sources.records import Records
+from mera_hf.errors import InputError
+from mera_hf.icd import CodeReport, IcdTree, UnknownCodeError, gem_best
+
+
+def _lookup(version: str, raw: str) -> str:
+    tree = IcdTree.load(version)
+    code = tree.normalize(raw)
+    # A chapter or block (240-279) is a node of the tree and no diagnosis.
+    if tree.level(code) in ("chapter", "block"):
+        raise UnknownCodeError(raw, version)
+    return code
+
+
+def normalize_codes(records: Records, unknown: str) -> tuple[pl.DataFrame, CodeReport, dict[str, int]]:
+    """Qualified codes of each visit, without duplicates, in the order of the source.
+
+    Args:
+        records (`Records`): what a source read.
+        unknown (`str`): `"drop"` leaves unknown spellings out and counts them, `"error"` refuses the first.
+
+    Returns:
+        the frame `visit`, `code`; the `CodeReport` of the unknown spellings; what was dropped, in words, with its
+        count.
+
+    Raises:
+        InputError: a spelling is no code of its version and `unknown` is `"error"`.
+    """
+    spellings = (
+        records.codes.group_by("version", "raw", "file")
+        .agg(pl.len().alias("count"), pl.col("row").min())
+        .sort("file", "row")
+        .group_by("version", "raw", maintain_order=True)
+        .agg(pl.col("count").sum(), pl.col("file").first(), pl.col("row").first())
+    )
+    report = CodeReport()
+    found = []
+    for version, raw, count, file, row in spellings.iter_rows():
+        try:
+            found.append(_lookup(version, raw))
+        except UnknownCodeError as error:
+            if unknown == "error":
+                raise InputError(
+                    f"{records.files[file].name}, row {row}: {error}. Correct the code or its version, or drop "
+                    f"unknown codes and have them counted: unknown='drop' (--unknown drop)."
+                ) from error
+            report.add(error, count)
+            found.append(None)
+    spellings = spellings.select("version", "raw", pl.Series("code", found, dtype=pl.String))
+    codes = (
+        records.codes.join(spellings, on=["version", "raw"], how="left", maintain_order="left")
+        .select("visit", "code")
+        .drop_nulls("code")
+    )
+    distinct = codes.unique(maintain_order=True)
+    dropped = {"unknown codes": report.total, "codes repeated within a visit": codes.height - distinct.height}
+    return distinct, report, dropped
+
+
+def map_codes(codes: pl.DataFrame, to: str) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Map the codes of the other version to version `to` (`"ICD9CM"` or `"ICD10CM"`) by their best GEM target.
+
+    Returns:
+        the frame `visit`, `code`, again without duplicates, and how many rows have no target and are dropped.
+    """
+    distinct = codes.select("code").unique()
+    targets = [code if code.startswith(f"{to}:") else gem_best(code, to=to) for code in distinct["code"]]
+    mapped = codes.join(
+        distinct.with_columns(pl.Series("target", targets, dtype=pl.String)),
+        on="code",
+        how="left",
+        maintain_order="left",
+    ).select("visit", pl.col("target").alias("code"))
+    dropped = {f"codes without a counterpart in {to}": mapped["code"].null_count()}
+    return mapped.drop_nulls("code").unique(maintain_order=True), dropped

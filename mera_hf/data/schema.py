@@ -1,0 +1,94 @@
+"""The visits schema: one row a patient. Every source ends in it, every consumer begins with `check_visits`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datasets import Features, List, Value
+
+from mera_hf.errors import InputError
+
+
+if TYPE_CHECKING:
+    import datasets
+
+VISITS_FEATURES = Features(
+    {
+        "patient_id": Value("string"),
+        # sex "F" or "M"; age in years at the first visit (the midpoint where only a bracket is known)
+        "profile": {"sex": Value("string"), "age": Value("float32"), "race": Value("string")},
+        # in order of time; codes are qualified (`ICD9CM:250.23`); time is ISO 8601
+        "visits": List({"codes": List(Value("string")), "time": Value("string"), "text": Value("string")}),
+    }
+)
+
+QUALIFIED_CODE = r"^ICD(9|10)CM:\S+$"
+
+
+def check_visits(dataset: datasets.Dataset) -> None:
+    """Check that a dataset keeps the visits schema; return nothing, or raise at the first fault.
+
+    Args:
+        dataset (`datasets.Dataset`): the dataset to check, one row a patient (`VISITS_FEATURES`).
+
+    Raises:
+        InputError: a missing or misshapen column, a patient without visits, a visit without codes, a code without its
+            version, visits out of the order of their times, a patient who has two rows. The message names the row
+            (the first row is row 0, as in `dataset[0]`) and the fix.
+    """
+    import polars as pl
+
+    for name in VISITS_FEATURES:
+        if name not in dataset.column_names:
+            raise InputError(
+                f"The dataset has no column `{name}` (it has {dataset.column_names}). "
+                f"Rename or add the column; `mera prepare` writes a dataset that has all of {list(VISITS_FEATURES)}."
+            )
+    # Compared as Arrow types, so that a `large_string` column, which Polars writes, is refused here and not in a
+    # model.
+    for name, feature in VISITS_FEATURES.items():
+        if dataset.features[name] != feature:
+            raise InputError(
+                f"The column `{name}` has the type {dataset.features[name]}, not {feature}. "
+                f"Cast it: dataset.cast(VISITS_FEATURES)."
+            )
+
+    frame = pl.from_arrow(dataset.with_format("arrow")[:]).select("patient_id", "visits").with_row_index("row")
+    if frame.is_empty():
+        return
+
+    def fail(faults: pl.DataFrame, message: str) -> None:
+        if not faults.is_empty():
+            first = faults.row(0, named=True)
+            raise InputError(f"Row {first['row']}: {message.format(**first)}")
+
+    fail(frame.filter(pl.col("patient_id").is_null()), "`patient_id` is empty. Give every patient an identifier.")
+    fail(
+        frame.filter(pl.col("patient_id").is_duplicated() & ~pl.col("patient_id").is_first_distinct()),
+        "the patient of this row has another row too. Merge the visits of a patient into one row.",
+    )
+    fail(
+        frame.filter(pl.col("visits").list.len().fill_null(0) == 0),
+        "the patient has no visits. Remove the row, or add the visits.",
+    )
+    visits = (
+        frame.select("row", "visits", pl.int_ranges(pl.col("visits").list.len()).alias("number"))
+        .explode("visits", "number")
+        .unnest("visits")
+    )
+    fail(
+        visits.filter(pl.col("codes").list.len().fill_null(0) == 0),
+        "visit {number} has no codes. Remove the visit, or add its codes.",
+    )
+    # Two spellings of one rule: ISO 8601 strings of one zone sort as their times do.
+    fail(
+        visits.filter(pl.col("time") < pl.col("time").shift().over("row")),
+        "visit {number} has the time {time!r}, which is before the visit ahead of it. Sort the visits of the patient "
+        "by time.",
+    )
+    codes = visits.select("row", "number", pl.col("codes").alias("code")).explode("code")
+    fail(
+        codes.filter(~pl.col("code").str.contains(QUALIFIED_CODE).fill_null(False)),
+        "visit {number} has the code {code!r}, which does not name its version. Write it as `ICD9CM:250.23` or "
+        "`ICD10CM:E11.65`.",
+    )

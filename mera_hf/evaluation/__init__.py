@@ -1,0 +1,1 @@
+"""Evaluation: metrics, reference rankers, controls, results and the report."""

@@ -1,0 +1,161 @@
+"""Measure a checkpoint on one split of a prepared dataset, beside the reference rankers and with its controls."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mera_hf.data.prepare import load_codes, load_prepared, read_report
+from mera_hf.data.samples import prediction_samples
+from mera_hf.errors import InputError
+from mera_hf.evaluation import plots
+from mera_hf.evaluation.controls import shuffled_history
+from mera_hf.evaluation.metrics import KS, evaluate_ranking, intervals, recall_curve
+from mera_hf.evaluation.model_ranking import rank_samples
+from mera_hf.evaluation.reference import REFERENCES, fit_references
+from mera_hf.evaluation.report import example_patient, write_report
+from mera_hf.evaluation.results import build_metrics, table_markdown, write_metrics, write_text
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mera_hf.modeling_mera import MeraForDiagnosis
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        metrics (`dict`): the content of `metrics.json`.
+        report (`dict`): what the report and its plots show, see `render_report`.
+    """
+
+    metrics: dict
+    report: dict
+
+    def write(self, folder: str | Path) -> None:
+        """Write `metrics.json`, `table.md`, and where matplotlib is installed `report.html` and the plots, into `folder`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_metrics(self.metrics, folder / "metrics.json")
+        write_text(table_markdown(self.metrics) + "\n", folder / "table.md")
+        if plots.installed():
+            write_report(self.report, folder / "report.html")
+            plots.write_plots(self.report, folder / "plots", formats=("png",))
+
+
+def evaluate_checkpoint(
+    model: MeraForDiagnosis,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    split: str = "test",
+    references: tuple[str, ...] = REFERENCES,
+    recipe: str | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> Evaluation:
+    """Rank the last visit of every patient of a split by the model and by the reference rankers.
+
+    Args:
+        model (`MeraForDiagnosis`): the checkpoint.
+        tokenizer (`PreTrainedTokenizerBase`): of the checkpoint.
+        folder (`str` or `Path`): a prepared dataset; the reference rankers are fitted on its train split.
+        split (`str`, defaults to `"test"`): `train`, `validation` or `test`.
+        references (`tuple[str, ...]`): reference rankers to fit; at least one.
+        recipe (`str`, *optional*): name that goes into `run.recipe`.
+        seed (`int`, defaults to 0): of the trained reference rankers and the control; recorded as the run's seed.
+        batch_size (`int`, defaults to 64): patients in a forward pass.
+
+    Raises:
+        [`~mera_hf.errors.InputError`]: for a split that does not exist or is empty, or codes that the model lacks.
+    """
+    started = time.perf_counter()
+    dataset, description = load_prepared(folder), read_report(folder)
+    if split not in dataset:
+        raise InputError(f"`split` is {split!r}; choose one of {', '.join(dataset)}.")
+    codes = model.config.codes
+    samples = prediction_samples(dataset[split], codes, "last")
+    if not samples:
+        raise InputError(f"the split {split!r} of {folder} has no patient with two visits; prepare more patients.")
+    ks = [k for k in KS if k <= len(codes)]
+
+    def rank(chosen, title="ranking"):
+        ranking = rank_samples(model, tokenizer, chosen, batch_size, title)
+        return ranking.order.numpy(), ranking.set_sizes.numpy()
+
+    ranking = rank_samples(model, tokenizer, samples, batch_size, "ranking")
+    order, set_sizes = ranking.order.numpy(), ranking.set_sizes.numpy()
+    rankers = {"mera": evaluate_ranking(order, set_sizes, samples, ks)}
+    curves = {"mera": recall_curve(order, samples, max(ks))}
+    controls = {}
+    if len(samples) > 1:
+        shuffled = shuffled_history(lambda chosen: rank(chosen, "shuffled history"), samples, ks, seed)
+        controls["shuffled_history"] = shuffled
+    train = prediction_samples(dataset["train"], codes, "every")
+    validation = prediction_samples(dataset["validation"], codes, "last") or train
+    for name, reference in fit_references(train, len(codes), validation, seed, references).items():
+        reference_order, reference_sizes = reference(samples)
+        rankers[name] = evaluate_ranking(reference_order, reference_sizes, samples, ks)
+        curves[name] = recall_curve(reference_order, samples, max(ks))
+
+    metrics = build_metrics(
+        dataset={
+            "name": description["source"],
+            "fingerprint": description["fingerprint"],
+            "split": split,
+            "patients": len(samples),
+            "codes": len(load_codes(folder)),
+        },
+        protocol={
+            "target": "last",
+            "candidates": "cohort" if len(codes) == len(load_codes(folder)) else f"{len(codes)} codes of the model",
+            "history": _history(model.config),
+        },
+        rankers=rankers,
+        controls=controls,
+        run={
+            "recipe": recipe,
+            "seed": seed,
+            "versions": versions(),
+            "seconds": round(time.perf_counter() - started, 1),
+            "peak_memory_mb": round(peak_memory_mb()),
+        },
+        intervals={"mera": intervals(order, set_sizes, samples, ks)},
+    )
+    report = {
+        "metrics": metrics,
+        "curves": curves,
+        "sets": {"predicted": set_sizes, "true": [len(sample.target) for sample in samples]},
+    }
+    if not description["credentialed"]:  # a page with a real patient's codes is for open data only
+        probabilities = ranking.probabilities.gather(1, ranking.order.argsort(1)).numpy()
+        report["example"] = example_patient(order, probabilities, set_sizes, samples, codes, model.config.descriptions)
+    return Evaluation(metrics, report)
+
+
+def _history(config) -> str:
+    parts = ["codes" if config.history_text == "code" else config.history_text]
+    parts += ["profile"] if config.use_profile else []
+    parts += ["text of visits"] if config.use_visit_text else []
+    return " + ".join(parts)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a figure may depend on."""
+    from importlib.metadata import version
+
+    packages = ("mera_hf", "torch", "transformers", "trl", "datasets", "scikit-learn", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def peak_memory_mb() -> float:
+    """Largest memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if sys.platform != "darwin" else peak / 1024**2

@@ -1,0 +1,67 @@
+"""A trained model as a ranker of prediction samples, and as `compute_metrics` of the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mera_hf.data.samples import Sample
+from mera_hf.evaluation.metrics import KS, evaluate_ranking
+
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+    from mera_hf.modeling_mera import MeraForDiagnosis, MeraRanking
+
+
+def rank_samples(
+    model: MeraForDiagnosis,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Sample],
+    batch_size: int = 64,
+    description: str | None = None,
+) -> MeraRanking:
+    """Rank all codes for each sample by `model.rank`.
+
+    Args:
+        model (`MeraForDiagnosis`): its code indices are those of the samples.
+        tokenizer (`PreTrainedTokenizerBase`): of the model.
+        samples (`Sequence[Sample]`): see `prediction_samples(rows, model.config.codes)`.
+        batch_size (`int`, defaults to 64): samples in a forward pass.
+        description (`str`, *optional*): title of a progress bar on standard error; none without it.
+    """
+    from tqdm import tqdm
+
+    progress = None if description is None else lambda batches: tqdm(batches, desc=description, unit="batch")
+    patients = model_patients(samples, model.config.codes)
+    return model.rank(patients, tokenizer, batch_size=batch_size, progress=progress)
+
+
+def model_patients(samples: Sequence[Sample], codes: Sequence[str]) -> list[dict]:
+    """The history of each sample as the model reads it: `profile` and `visits` of codes and text."""
+    return [
+        {
+            "profile": sample.profile,
+            "visits": [
+                {"codes": [codes[code] for code in visit], "text": text}
+                for visit, text in zip(sample.history, sample.texts or [None] * len(sample.history), strict=True)
+            ],
+        }
+        for sample in samples
+    ]
+
+
+def trainer_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """`compute_metrics` of [`MeraTrainer`]: the metrics of `metrics.json` but those that need the history.
+
+    Args:
+        prediction (`EvalPrediction`): rankings (N, C) and set sizes (N,) as predictions, true codes (N, M) as labels with
+            -100 as padding.
+    """
+    order, set_sizes = prediction.predictions
+    samples = [
+        Sample(row, [], [int(code) for code in codes if code >= 0], {}) for row, codes in enumerate(prediction.label_ids)
+    ]
+    metrics = evaluate_ranking(order, set_sizes, samples, [k for k in KS if k <= order.shape[1]])
+    return {name: value for name, value in metrics.items() if "repeated" not in name and "new" not in name}

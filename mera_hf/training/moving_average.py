@@ -1,0 +1,48 @@
+"""An exponential moving average of the weights, left behind by training (this project's choice)."""
+
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+
+class MovingAverage(TrainerCallback):
+    """Averages the trainable weights after every step and puts the average into the model when training ends.
+
+    The average is saved with every checkpoint, so that a resumed training ends where an unbroken one does. Evaluation
+    during training sees the weights of the moment.
+
+    Args:
+        decay (`float`): share of the old average that a step keeps; smaller in the first steps, (1 + step) / (10 + step).
+    """
+
+    FILE = "moving_average.pt"
+
+    def __init__(self, decay: float):
+        self.decay = decay
+        self.average: dict[str, torch.Tensor] = {}
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.average = {name: weight.detach().clone() for name, weight in _trained(model)}
+        if state.global_step:
+            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE
+            self.average = torch.load(path, map_location=model.device, weights_only=True)
+
+    @torch.no_grad()
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        for name, weight in _trained(model):
+            self.average[name].lerp_(weight, 1 - decay)
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            torch.save(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE)
+
+    @torch.no_grad()
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        for name, weight in _trained(model):
+            weight.copy_(self.average[name])
+
+
+def _trained(model):
+    return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)

@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+from cases import random_orders, random_samples
+from sklearn.metrics import f1_score
+
+from mera_hf.data.samples import Sample, multi_hot
+from mera_hf.errors import InputError
+from mera_hf.evaluation.metrics import evaluate_ranking, intervals, order_from_scores, recall_curve
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def brute_force(order, set_sizes, samples, k):
+    """Definitions read out loud, with sets."""
+    recall, repeated, new = [], [], []
+    hits_repeated = hits_new = codes = 0
+    for ranking, sample in zip(order.tolist(), samples, strict=True):
+        true, history = set(sample.target), {code for visit in sample.history for code in visit}
+        hit = true & set(ranking[:k])
+        recall.append(len(hit) / len(true))
+        repeated.append(len(hit & history) / len(true))
+        new.append(len(hit - history) / len(true))
+        hits_repeated += len(hit & history)
+        hits_new += len(hit - history)
+        codes += len(true)
+
+    def weighted_f1(sizes):
+        truth = multi_hot([sample.target for sample in samples], 30).toarray()
+        predicted = multi_hot([ranking[:size] for ranking, size in zip(order, sizes, strict=True)], 30).toarray()
+        return f1_score(truth, predicted, average="weighted", zero_division=0)
+
+    return {
+        f"recall@{k}": np.mean(recall),
+        f"repeated_recall@{k}": np.mean(repeated),
+        f"new_recall@{k}": np.mean(new),
+        f"occurred@{k}": hits_repeated / codes,
+        f"not_occurred@{k}": hits_new / codes,
+        "weighted_f1": weighted_f1([len(set(sample.target)) for sample in samples]),
+        "weighted_f1_eov": weighted_f1(set_sizes),
+        "mean_set_size": np.mean(set_sizes),
+        "mean_true_size": np.mean([len(set(sample.target)) for sample in samples]),
+        "empty_set_share": np.mean([size == 0 for size in set_sizes]),
+    }
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("width", [30, 20])
+def test_equals_brute_force_and_sklearn(seed, width):
+    rng = np.random.default_rng(seed)
+    samples = random_samples(rng)
+    order = random_orders(rng, samples)[:, :width]
+    set_sizes = rng.integers(0, 9, size=len(samples))
+    for k in (1, 7, 20):
+        assert evaluate_ranking(order, set_sizes, samples, (k,)) == pytest.approx(
+            brute_force(order, set_sizes, samples, k), abs=1e-12
+        )
+
+
+def test_by_hand():
+    samples = [
+        Sample(0, [[0], [1]], [1, 2], {}),  # ranked 1, 3, 2: repeated 1 at the top, new 2 in third place
+        Sample(1, [[3]], [0, 1, 2, 3], {}),  # ranked 3, 4, 0: repeated 3, new 0
+    ]
+    order = np.array([[1, 3, 2, 0, 4], [3, 4, 0, 1, 2]])
+    got = evaluate_ranking(order, np.array([1, 0]), samples, (2, 3))
+    assert got["recall@2"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert got["recall@3"] == pytest.approx((2 / 2 + 2 / 4) / 2)
+    assert got["repeated_recall@3"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert got["new_recall@3"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert (got["occurred@3"], got["not_occurred@3"]) == pytest.approx((2 / 6, 2 / 6))
+    # EOV: patient 0 is given code 1 alone, patient 1 nothing. Code 1: 1 hit of 2 true, F1 2/3; all others 0; support 2 of 6.
+    assert got["weighted_f1_eov"] == pytest.approx(2 / 6 * 2 / 3)
+    # True sizes: {1, 3} and {3, 4, 0, 1}. F1 of code 0: 1, code 1: 1, code 3: 2/3 (2 predicted, 1 true), code 2: 0 of 2.
+    assert got["weighted_f1"] == pytest.approx((1 * 1 + 2 * 1 + 1 * 2 / 3) / 6)
+    assert (got["mean_set_size"], got["mean_true_size"], got["empty_set_share"]) == (0.5, 3.0, 0.5)
+
+
+def test_the_two_parts_of_recall_add_up(rng):
+    samples = random_samples(rng)
+    got = evaluate_ranking(random_orders(rng, samples), None, samples, (10,))
+    assert got["repeated_recall@10"] + got["new_recall@10"] == pytest.approx(got["recall@10"])
+    hits = sum(len(set(s.target) & set(o[:10])) for s, o in zip(samples, random_orders_again(samples), strict=True))
+    micro = hits / sum(len(s.target) for s in samples)
+    got = evaluate_ranking(random_orders_again(samples), None, samples, (10,))
+    assert got["occurred@10"] + got["not_occurred@10"] == pytest.approx(micro)
+
+
+def random_orders_again(samples):
+    return random_orders(np.random.default_rng(1), samples)
+
+
+def test_without_set_sizes_the_metrics_of_the_set_are_left_out(rng):
+    samples = random_samples(rng)
+    got = evaluate_ranking(random_orders(rng, samples), None, samples, (5,))
+    assert not {"weighted_f1_eov", "mean_set_size", "empty_set_share"} & got.keys()
+    assert all(type(value) is float for value in got.values())
+
+
+def test_the_order_of_patients_does_not_matter(rng):
+    samples = random_samples(rng)
+    order, sizes = random_orders(rng, samples), rng.integers(0, 9, size=len(samples))
+    moved = rng.permutation(len(samples))
+    assert evaluate_ranking(order[moved], sizes[moved], [samples[i] for i in moved], (10,)) == pytest.approx(
+        evaluate_ranking(order, sizes, samples, (10,))
+    )
+
+
+def test_renaming_the_codes_does_not_matter(rng):
+    samples = random_samples(rng)
+    order, new = random_orders(rng, samples), rng.permutation(30)
+    renamed = [
+        Sample(s.patient, [new[visit].tolist() for visit in s.history], new[s.target].tolist(), s.profile)
+        for s in samples
+    ]
+    assert evaluate_ranking(new[order], None, renamed, (10,)) == pytest.approx(
+        evaluate_ranking(order, None, samples, (10,))
+    )
+
+
+def test_a_perfect_ranking_scores_one(rng):
+    samples = random_samples(rng)
+    scores = multi_hot([sample.target for sample in samples], 30).toarray()
+    sizes = np.array([len(sample.target) for sample in samples])
+    got = evaluate_ranking(order_from_scores(scores), sizes, samples, (20,))
+    assert (got["recall@20"], got["weighted_f1"], got["weighted_f1_eov"]) == pytest.approx((1, 1, 1))
+
+
+def test_recall_divides_by_all_true_codes():
+    sample = Sample(0, [[0]], list(range(20)), {})
+    assert evaluate_ranking(np.arange(30)[None], None, [sample], (10,))["recall@10"] == 0.5
+
+
+def test_recall_curve_is_recall_at_each_k(rng):
+    samples = random_samples(rng)
+    order = random_orders(rng, samples)
+    expected = [evaluate_ranking(order, None, samples, (k,))[f"recall@{k}"] for k in range(1, 26)]
+    np.testing.assert_allclose(recall_curve(order, samples, 25), expected)
+
+
+@pytest.mark.parametrize("k", [1, 3, 9, 40])
+def test_order_breaks_ties_by_code_as_a_stable_sort(rng, k):
+    scores = rng.choice([-np.inf, -1.5, -0.0, 0.0, 1e-30, 2.0, np.inf], size=(50, 40)).astype(np.float32)
+    np.testing.assert_array_equal(order_from_scores(scores, k), np.argsort(-scores, axis=1, kind="stable")[:, :k])
+    assert order_from_scores(scores, k).dtype == np.int32
+
+
+def test_order_in_blocks(rng):
+    scores = rng.normal(size=(2500, 7)).astype(np.float32)
+    np.testing.assert_array_equal(order_from_scores(scores), np.argsort(-scores, axis=1, kind="stable"))
+
+
+def test_order_errors():
+    with pytest.raises(InputError, match="NaN, first in row 1"):
+        order_from_scores([[0.0, 1.0], [np.nan, 0.0]])
+    with pytest.raises(InputError, match="k=3 is not between 1 and 2"):
+        order_from_scores([[0.0, 1.0]], k=3)
+
+
+@pytest.mark.parametrize("k", [0, -5, 31])
+def test_k_out_of_range(rng, k):
+    samples = random_samples(rng)
+    order = random_orders(rng, samples)
+    for measure in (lambda: evaluate_ranking(order, None, samples, (10, k)), lambda: recall_curve(order, samples, k)):
+        with pytest.raises(InputError, match=f"k={k} is not between 1 and 30"):
+            measure()
+
+
+def test_bad_rankings_are_refused(rng):
+    samples = random_samples(rng)
+    order = random_orders(rng, samples)
+    sizes = np.full(len(samples), 3)
+    twice = order.copy()
+    twice[4, 7] = twice[4, 0]
+    with pytest.raises(InputError, match="ranks a code twice in row 4"):
+        evaluate_ranking(twice, None, samples, (5,))
+    with pytest.raises(InputError, match="one row of code indices per sample: 39 samples"):
+        evaluate_ranking(order, None, samples[1:], (5,))
+    with pytest.raises(InputError, match="type float64"):
+        evaluate_ranking(order.astype(float), None, samples, (5,))
+    with pytest.raises(InputError, match="negative code index"):
+        evaluate_ranking(-order, None, samples, (5,))
+    with pytest.raises(InputError, match="`set_sizes` must hold 40 whole numbers between 0 and 30"):
+        evaluate_ranking(order, sizes + 28, samples, (5,))
+    with pytest.raises(InputError, match="one patient has .* true codes: rank more"):
+        evaluate_ranking(order[:, :4], None, samples, (3,))
+    with pytest.raises(InputError, match="Sample 0 has no true code"):
+        evaluate_ranking(order[:1], None, [Sample(0, [[1]], [], {})], (5,))
+    with pytest.raises(InputError, match="`samples` is empty"):
+        evaluate_ranking(order[:0], None, [], (5,))
+
+
+def test_intervals_equal_measuring_the_resampled_patients(rng):
+    samples = random_samples(rng, patients=25)
+    order, sizes = random_orders(rng, samples), rng.integers(0, 9, size=25)
+    got = intervals(order, sizes, samples, (10,), resamples=60, seed=3)
+    weights = np.random.default_rng(3).multinomial(25, np.full(25, 1 / 25), size=60)
+    figures = []
+    for row in weights:
+        drawn = np.repeat(np.arange(25), row)
+        figures.append(evaluate_ranking(order[drawn], sizes[drawn], [samples[i] for i in drawn], (10,)))
+    for name, ends in got.items():
+        assert ends == pytest.approx(np.quantile([each[name] for each in figures], [0.025, 0.975]))
+    assert got.keys() >= {"recall@10", "repeated_recall@10", "new_recall@10", "weighted_f1", "weighted_f1_eov"}
+
+
+def test_intervals_are_seeded_and_narrow_with_patients(rng):
+    samples = random_samples(rng, patients=40)
+    order = random_orders(rng, samples)
+    few = intervals(order, None, samples, (10,))
+    assert few == intervals(order, None, samples, (10,))
+    assert few != intervals(order, None, samples, (10,), seed=1)
+    many = intervals(np.tile(order, (16, 1)), None, samples * 16, (10,))
+    assert "weighted_f1_eov" not in many
+    width = {name: (few[name][1] - few[name][0]) / (many[name][1] - many[name][0]) for name in ("recall@10",)}
+    assert width["recall@10"] == pytest.approx(4, rel=0.2)  # the standard error falls with the root of the patients
+    recall = evaluate_ranking(order, None, samples, (10,))["recall@10"]
+    assert few["recall@10"][0] < recall < few["recall@10"][1]

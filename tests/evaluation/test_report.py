@@ -1,0 +1,234 @@
+import copy
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from cases import metrics_dict, random_orders, random_samples
+
+from mera_hf.data.samples import Sample
+from mera_hf.errors import InputError
+from mera_hf.evaluation.metrics import recall_curve
+from mera_hf.evaluation.plots import _spread_out, write_plots
+from mera_hf.evaluation.report import (
+    control_sentence,
+    example_patient,
+    headline,
+    render_report,
+    rivals_sentence,
+    write_report,
+)
+from mera_hf.evaluation.results import format_figure, merge_metrics, table_rows
+
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+
+@pytest.fixture(scope="module")
+def report():
+    rng = np.random.default_rng(0)
+    samples = random_samples(rng, patients=60, codes=50)
+    order = random_orders(rng, samples, codes=50)
+    sizes = rng.integers(0, 9, size=60)
+    codes = [f"ICD9CM:{code}" for code in range(200, 250)]
+    descriptions = [f"Disease <{code}> & others, not elsewhere classified or specified" for code in range(50)]
+    metrics = metrics_dict()
+    return {
+        "metrics": metrics,
+        "curves": {name: recall_curve(random_orders(rng, samples, 50), samples) for name in metrics["rankers"]},
+        "sets": {"predicted": sizes, "true": [len(sample.target) for sample in samples]},
+        "example": example_patient(order, rng.random((60, 50)), sizes, samples, codes, descriptions),
+    }
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return render_report(report)
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.attributes, self.rows, self.cell, self.ids = [], [], None, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes += [(tag, name, value) for name, value in attributes]
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag == "tr":
+            self.rows.append([])
+        self.cell = tag in ("td", "th")
+
+    def handle_endtag(self, tag):
+        self.cell = self.cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.cell:
+            self.rows[-1].append(data)
+
+
+def test_the_page_loads_nothing(page):
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", page)
+    for tag, name, value in Page(page).attributes:
+        assert tag not in ("script", "link", "img", "iframe")
+        if name in ("src", "href", "xlink:href"):
+            assert value.startswith("#")
+
+
+def test_every_reference_inside_the_plots_resolves_and_ids_are_unique(page):
+    ids = Page(page).ids
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', page)) <= set(ids)
+
+
+def test_every_plot_has_an_alternative_text(page, report):
+    texts = [value for tag, name, value in Page(page).attributes if name == "aria-label"]
+    assert len(texts) == 4 == page.count('role="img"') == page.count("<svg")
+    assert all(len(text) > 40 for text in texts)
+    end = report["curves"]["mera"][-1]
+    assert any(f"At k = 40: MERA {100 * end:.1f} %" in text for text in texts)
+
+
+def test_the_table_shows_the_metrics(page, report):
+    columns, _ = table_rows(report["metrics"])
+    rows = {row[0]: row[1:] for row in Page(page).rows if row}
+    for name, title in (("mera", "MERA"), ("copy_history", "copy history"), ("prevalence", "prevalence")):
+        figures = report["metrics"]["rankers"][name]
+        assert rows[title] == [format_figure(column, figures[column]) for column in columns]
+    control = report["metrics"]["controls"]["shuffled_history"]
+    assert rows["MERA, histories shuffled"] == [format_figure(column, control[column]) for column in columns]
+    assert page.count('class="best"') == len(columns) - 1  # the set size has no best
+
+
+def test_what_readers_must_be_told_is_there(page):
+    for text in (
+        "Not for clinical decisions",
+        "prefers-color-scheme: dark",
+        "@media print",
+        "tiny.yaml",
+        "torch 2.13.0",
+    ):
+        assert text in page
+    assert "Disease &lt;" in page and "Disease <" not in page
+
+
+def test_the_page_is_the_same_each_time(page, report):
+    assert render_report(report) == page
+
+
+def test_optional_parts_may_be_missing(report):
+    metrics = metrics_dict(controls={})
+    page = render_report({"metrics": metrics, "curves": report["curves"]})
+    assert page.count("<svg") == 2
+    assert "One patient" not in page and "Does the history matter" not in page
+
+
+def test_mera_alone_is_refused(report):
+    alone = metrics_dict(rankers={"mera": metrics_dict()["rankers"]["mera"]})
+    with pytest.raises(InputError, match="at least one reference ranker"):
+        render_report(report | {"metrics": alone})
+
+
+def test_curves_of_different_lengths_are_refused(report):
+    curves = report["curves"] | {"mera": [0.1, 0.2]}
+    with pytest.raises(InputError, match="one length for all rankers"):
+        render_report(report | {"curves": curves})
+
+
+def with_recall(value):
+    metrics = copy.deepcopy(metrics_dict())
+    metrics["rankers"]["mera"]["recall@20"] = value
+    return metrics
+
+
+def plain(text):
+    return text.replace("\u00a0", " ")
+
+
+def test_the_headline_says_who_wins():
+    told = headline(with_recall(0.6412))
+    assert told["figure"] == "64.1 %"
+    assert "64.1 % among its first 20: 1.7 points more than the strongest reference ranker, GRU" in plain(
+        told["claim"]
+    )
+    assert "finds 59.5 %" in plain(told["context"])
+    assert "1.4 points less than GRU, which is the better" in headline(with_recall(0.61))["claim"]
+    assert "as many as GRU" in headline(with_recall(0.6238))["claim"]
+
+
+def test_the_headline_tells_how_sure_it_is():
+    metrics = metrics_dict(intervals={"mera": {"recall@20": [0.62, 0.66]}})
+    assert "between 62.0 and 66.0 % (95 % interval)" in plain(headline(metrics)["context"])
+    runs = [with_recall(0.64), with_recall(0.66)]
+    runs[1]["run"] |= {"seed": 1}
+    told = headline(merge_metrics(runs))
+    assert "65.0 ± 1.4 %" in plain(told["claim"])
+    assert "2 training runs with different seeds" in told["context"]
+
+
+def test_rivals():
+    assert rivals_sentence(metrics_dict()) == (
+        "Ahead of MERA: copy history in w-F1, w-F1 of set, repeated R@20; GRU in new R@20."
+    )
+    alone = metrics_dict(rankers={name: metrics_dict()["rankers"][name] for name in ("mera", "prevalence")})
+    assert rivals_sentence(alone) == "No reference ranker is ahead of MERA in any column."
+
+
+def test_the_control_is_read_both_ways():
+    assert "goes from 64.1 to 43.5 %" in plain(control_sentence(metrics_dict()))
+    assert "from the patient's own history" in control_sentence(metrics_dict())
+    assert "hardly depends on the history" in control_sentence(with_recall(0.44))
+    assert control_sentence(metrics_dict(controls={})) is None
+
+
+def test_the_example_is_the_median_patient_and_has_no_identifier():
+    def sample(patient, target):
+        return Sample(patient, [[0], [1], [2]], target, {"sex": "M", "age": 61.0, "patient_id": "secret", "race": "x"})
+
+    samples = [
+        Sample(0, [[0]], [0, 9], {}),  # too short a history
+        sample(1, [0, 28]),  # recall@20: 1/2
+        sample(2, [0, 5]),  # 1
+        sample(3, [25, 2, 28]),  # 1/3
+        sample(4, [7]),  # nothing repeated
+    ]
+    order = np.tile(np.arange(30), (5, 1))
+    probabilities = np.tile(np.linspace(0.9, 0.01, 30), (5, 1))
+    names = [f"code {i}" for i in range(30)]
+    example = example_patient(order, probabilities, np.full(5, 3), samples, names, names, top=4)
+    assert example["visits"] == [["code 0"], ["code 1"], ["code 2"]]
+    assert example["profile"] == {"sex": "M", "age": 61.0}
+    assert [entry["rank"] for entry in example["ranking"]] == [1, 2, 3, 4]
+    assert [entry["true"] for entry in example["ranking"]] == [True, False, False, False]
+    assert example["missed"] == [
+        {
+            "rank": 29,
+            "code": "code 28",
+            "description": "code 28",
+            "probability": pytest.approx(probabilities[0, 28]),
+            "true": True,
+            "repeated": False,
+        }
+    ]
+    assert (example["set_size"], example["true_size"]) == (3, 2)
+    assert "secret" not in str(example)
+
+
+def test_files_are_written(report, tmp_path):
+    write_report(report, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(report)
+    paths = write_plots(report, tmp_path / "plots")
+    assert sorted(path.name for path in paths) == sorted(
+        f"{name}.{suffix}" for name in ("recall", "quality", "set_sizes", "patient") for suffix in ("png", "svg")
+    )
+    assert sorted((tmp_path / "plots").iterdir()) == sorted(paths)
+    assert (tmp_path / "plots" / "recall.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_move_apart_in_their_order():
+    moved = _spread_out({"a": 1.0, "b": 1.1, "c": 5.0}, gap=1.0)
+    assert moved == pytest.approx({"a": 0.55, "b": 1.55, "c": 5.0})
+    crowded = _spread_out({"a": 1.0, "b": 1.9, "c": 1.0}, gap=1.0)
+    assert sorted(crowded, key=crowded.get) in (["a", "c", "b"], ["c", "a", "b"])
+    assert min(np.diff(sorted(crowded.values()))) >= 1 - 1e-9

@@ -1,0 +1,176 @@
+import copy
+import json
+import statistics
+
+import pytest
+from cases import metrics_dict
+
+from mera_hf.errors import InputError
+from mera_hf.evaluation.results import (
+    build_metrics,
+    format_figure,
+    merge_metrics,
+    read_metrics,
+    spread,
+    table_markdown,
+    table_text,
+    validate_metrics,
+    write_metrics,
+)
+
+
+def seeds(*values):
+    runs = []
+    for seed, value in enumerate(values):
+        run = copy.deepcopy(metrics_dict())
+        run["rankers"]["mera"]["recall@20"] = value
+        run["run"] |= {"seed": seed, "seconds": 60.0 + seed}
+        runs.append(run)
+    return runs
+
+
+def test_spread_is_that_of_the_sample():
+    got = spread([0.1, 0.2, 0.6])
+    assert got == {"mean": pytest.approx(0.3), "std": statistics.stdev([0.1, 0.2, 0.6]), "values": [0.1, 0.2, 0.6]}
+    with pytest.raises(InputError, match="two runs or more, not 1"):
+        spread([0.1])
+
+
+def test_round_trip(tmp_path):
+    metrics = build_metrics(**metrics_dict(), intervals={"mera": {"recall@20": [0.62, 0.66]}})
+    write_metrics(metrics, tmp_path / "metrics.json")
+    assert read_metrics(tmp_path / "metrics.json") == metrics
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_bad_file_is_never_written_over_a_good_one(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_metrics(metrics_dict(), path)
+    with pytest.raises(InputError, match="`rankers` is empty"):
+        write_metrics(metrics_dict(rankers={}), path)
+    with pytest.raises(TypeError):
+        write_metrics(metrics_dict(run=metrics_dict()["run"] | {"recipe": object()}), path)
+    assert read_metrics(path) == metrics_dict()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_reading_says_what_is_wrong(tmp_path):
+    with pytest.raises(InputError, match="nothing.json: cannot be read"):
+        read_metrics(tmp_path / "nothing.json")
+    (tmp_path / "half.json").write_text('{"dataset": {')
+    with pytest.raises(InputError, match="half.json: is not JSON"):
+        read_metrics(tmp_path / "half.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(InputError, match="list.json: expected an object with dataset, protocol"):
+        read_metrics(tmp_path / "list.json")
+
+
+def change(path, value):
+    metrics = copy.deepcopy(metrics_dict())
+    *parents, last = path.split(".")
+    place = metrics
+    for parent in parents:
+        place = place[parent]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("protocol", None, "section `protocol` is missing"),
+        ("dataset.fingerprint", None, "`dataset.fingerprint` is missing; use null"),
+        ("run", [], "`run` must be an object"),
+        ("extra", {}, "unknown section `extra`"),
+        ("rankers.mera.recall@20", 64.1, "`rankers.mera.recall@20` is 64.1: fractions are expected, not percent"),
+        ("rankers.mera.recall@20", float("nan"), "`rankers.mera.recall@20` must be a finite number, not nan"),
+        ("rankers.mera.recall@20", "0.6", "must be a finite number, not '0.6'"),
+        ("rankers.mera.recall@20", True, "must be a finite number, not True"),
+        ("rankers.gru.weighted_f1", -0.1, "`rankers.gru.weighted_f1` is negative"),
+        ("rankers.gru.f1", 0.1, "`rankers.gru.f1` is not a metric of this schema"),
+        ("rankers.gru.recall@0", 0.1, "`rankers.gru.recall@0` is not a metric"),
+        ("controls.shuffled_history.recall@20", 43.5, "`controls.shuffled_history.recall@20` is 43.5"),
+        ("rankers.mera.recall@20", {"mean": 0.6}, "must have mean, std and values"),
+        ("rankers.mera.recall@20", {"mean": 0.6, "std": 0.0, "values": [0.6]}, "fewer than two runs"),
+        (
+            "rankers.mera.recall@20",
+            {"mean": 0.9, "std": 0.0, "values": [0.6, 0.6]},
+            "mean is 0.9, but its values give",
+        ),
+        ("intervals", {"mera": {"recall@20": [0.7, 0.6]}}, "`intervals.mera.recall@20` has its ends swapped"),
+        ("intervals", {"mera": {"recall@20": 0.6}}, r"must be \[low, high\], not 0.6"),
+        ("intervals", {"chet": {}}, "`intervals.chet` names no ranker"),
+    ],
+)
+def test_the_validator_names_the_place(path, value, message):
+    with pytest.raises(InputError, match=message):
+        validate_metrics(change(path, value))
+
+
+def test_merging_seeds():
+    runs = seeds(0.64, 0.62, 0.66)
+    merged = merge_metrics(runs)
+    assert merged["rankers"]["mera"]["recall@20"] == {
+        "mean": pytest.approx(0.64),
+        "std": pytest.approx(0.02),
+        "values": [0.64, 0.62, 0.66],
+    }
+    assert merged["run"]["seed"] == [0, 1, 2]
+    assert merged["run"]["seconds"]["mean"] == 61.0
+    assert merged["dataset"] == runs[0]["dataset"]
+    validate_metrics(json.loads(json.dumps(merged)))
+
+
+def test_merging_what_does_not_belong_together():
+    def differing(change):
+        runs = seeds(0.64, 0.62)
+        change(runs[1])
+        return runs
+
+    for change_run, message in (
+        (
+            lambda run: run["dataset"].update(fingerprint="other"),
+            "differs from run 1 in `dataset.fingerprint`: 'other'",
+        ),
+        (lambda run: run["protocol"].update(candidates="tree"), "`protocol.candidates`"),
+        (lambda run: run["run"].update(recipe="large.yaml"), "`run.recipe`: 'large.yaml' instead of 'tiny.yaml'"),
+        (lambda run: run["run"].update(seed=0), "same seed"),
+        (lambda run: run["rankers"].pop("gru"), "same `rankers` and metrics"),
+    ):
+        with pytest.raises(InputError, match=message):
+            merge_metrics(differing(change_run))
+    with pytest.raises(InputError, match="1 run, two or more"):
+        merge_metrics(seeds(0.6))
+
+
+def test_figures_as_text():
+    assert format_figure("recall@20", 0.5234) == "52.3"
+    assert format_figure("recall@20", spread([0.521, 0.525])) == "52.3 ± 0.3"
+    assert format_figure("recall@20", spread([0.5, 0.5])) == "50.0"
+    assert format_figure("mean_set_size", 3.62) == "3.6"
+    assert format_figure("weighted_f1_eov", None) == "–"
+
+
+def test_terminal_table():
+    metrics = metrics_dict()
+    del metrics["rankers"]["gru"]["weighted_f1_eov"]
+    lines = table_text(metrics).splitlines()
+    assert lines[0].split() == ("percent w-F1 w-F1 of set R@10 R@20 R@40 repeated R@20 new R@20 set size".split())
+    cells = {line[:24].strip(): line[24:].split() for line in lines if line[0] not in "─p"}
+    assert cells["MERA"] == ["24.1", "24.5", "52.1*", "64.1*", "76.1*", "31.7", "32.4", "3.6"]
+    assert cells["copy history"] == ["26.3*", "26.7*", "47.5", "59.5", "71.5", "31.8*", "27.8", "3.6"]
+    assert cells["GRU"][1] == "–"
+    assert cells["MERA, histories shuffled"][0] == "6.2"  # a control is never the best
+    assert lines[-2].startswith("───")
+    assert max(map(len, lines)) <= 119
+
+
+def test_markdown_table():
+    lines = table_markdown(merge_metrics(seeds(0.64, 0.62))).splitlines()
+    assert lines[0].startswith("| percent | w-F1 | w-F1 of set | R@10 | R@20 |")
+    assert lines[2].startswith("| MERA | 24.1 | 24.5 | **52.1** | **63.0 ± 1.4** |")
+    assert lines[-1].startswith("| *MERA, histories shuffled* | 6.2 |")
+    assert len({line.count("|") for line in lines}) == 1
