@@ -90,6 +90,10 @@ class MeraConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         # PEFT and merging read the tie at the top level
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+        self.check_choices()
+
+    def check_choices(self) -> None:
+        """Raise a `ValueError` for a way to write the history that does not exist; also called where fields change later."""
         if self.history_text not in HISTORY_TEXTS:
             raise ValueError(f"`history_text` is {self.history_text!r}; choose one of {', '.join(HISTORY_TEXTS)}.")
         if self.positions not in POSITIONS:

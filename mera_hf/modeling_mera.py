@@ -72,8 +72,13 @@ class RankingHead(nn.Module):
         if config.history_term:
             self.patient_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES) + 1)
             self.code_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES) + 1, bias=False)
-        # Log share of the training visits that hold each code
+        # Log share of the training patients that have each code
         self.register_buffer("log_prevalence", torch.zeros(config.num_codes))
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether anything has moved from zero, where an untrained head stands."""
+        return any(bool(tensor.any()) for tensor in self.state_dict().values())
 
     def forward(
         self,
@@ -85,12 +90,12 @@ class RankingHead(nn.Module):
         history_values: torch.Tensor | None,
     ) -> torch.Tensor:
         """Shapes: `logits` (P, C + 1), `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes`
-        (V, H), `history_values` (V, H, 6); returns (P, C + 1)."""
+        (V, H), `history_values` (V, H, 7); returns (P, C + 1)."""
         if hasattr(self, "code_bias"):
             logits = logits + self.code_bias.to(logits.dtype)
         if hasattr(self, "patient_gate") and history_codes is not None and history_codes.shape[1]:
             codes = history_codes.clamp(min=0)  # (V, H)
-            values = torch.cat([history_values, self.log_prevalence[codes][:, :, None]], dim=-1)  # (V, H, 7)
+            values = torch.cat([history_values, self.log_prevalence[codes][:, :, None]], dim=-1)  # (V, H, 8)
             values = values.masked_fill(history_codes[:, :, None] < 0, 0.0).to(hidden.dtype)
             of_code = (self.code_gate(code_rows)[codes] * values).sum(-1)  # (V, H)
             of_patient = torch.einsum("pf,phf->ph", self.patient_gate(hidden), values[decision_visit])  # (P, H)
@@ -155,8 +160,11 @@ class MeraForDiagnosis(PreTrainedModel):
 
     def code_rows(self) -> torch.Tensor:
         """Output rows of the codes in tree order with EOV last, shape `(codes + 1, d)`."""
+        return self.get_output_embeddings().weight[self._code_slice()]
+
+    def _code_slice(self) -> slice:
         start = self.config.code_token_start
-        return self.get_output_embeddings().weight[start : start + self.config.num_codes + 1]
+        return slice(start, start + self.config.num_codes + 1)
 
     def forward(
         self,
@@ -180,7 +188,7 @@ class MeraForDiagnosis(PreTrainedModel):
             decision_visit (`torch.LongTensor` of shape `(P,)`, *optional*):
                 row of `history_codes` that belongs to each decision; row `p` without it.
             history_codes (`torch.LongTensor` of shape `(V, H)`, *optional*): codes of the history, -1 is padding.
-            history_values (`torch.FloatTensor` of shape `(V, H, 6)`, *optional*): features of those codes.
+            history_values (`torch.FloatTensor` of shape `(V, H, 7)`, *optional*): features of those codes.
             vocabulary_index (`torch.LongTensor` of shape `(Q,)`, *optional*):
                 positions in the flattened tokens whose logits over the whole vocabulary are wanted, for memorizing.
         """
@@ -201,7 +209,9 @@ class MeraForDiagnosis(PreTrainedModel):
             decision_visit = torch.arange(len(decision_index), device=hidden.device)
         hidden = self._dropout(hidden.flatten(0, 1)[decision_index])  # (P, d)
         rows = self.code_rows()
-        logits = self._scaled(nn.functional.linear(hidden, rows))  # (P, C + 1)
+        bias = getattr(self.get_output_embeddings(), "bias", None)  # Phi and GPT-J have one
+        bias = None if bias is None else bias[self._code_slice()]
+        logits = self._scaled(nn.functional.linear(hidden, rows, bias))  # (P, C + 1)
         logits = self.ranking_head(logits, hidden, rows, decision_visit, history_codes, history_values)
         return MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
 
@@ -245,11 +255,14 @@ class MeraForDiagnosis(PreTrainedModel):
             [`MeraRanking`] in the order of `patients`.
 
         Raises:
-            `ValueError`: for a `top_k` or `batch_size` below 1, a code that the model does not know, or a foreign tokenizer.
+            `ValueError`: for a `top_k` or `batch_size` below 1, no patient, a code that the model does not know, or a foreign
+                tokenizer.
         """
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be 1 or more.")
+        if not patients:
+            raise ValueError("`patients` is empty; give one patient at least.")
         rows, parts = [], []
         for batch_rows, output, batch in self.decisions(patients, tokenizer, batch_size, max_length, progress):
             rows += batch_rows
@@ -272,11 +285,13 @@ class MeraForDiagnosis(PreTrainedModel):
         batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
         training = self.training
         self.eval()
-        for rows in progress(batches) if progress is not None else batches:
-            batch = collate_timelines([timelines[row] for row in rows], tokenizer.pad_token_id or 0)
-            batch = {name: tensor.to(self.device) for name, tensor in batch.items() if name in FORWARD_INPUTS}
-            yield rows, self(**batch), batch
-        self.train(training)
+        try:
+            for rows in progress(batches) if progress is not None else batches:
+                batch = collate_timelines([timelines[row] for row in rows], tokenizer.pad_token_id or 0)
+                batch = {name: tensor.to(self.device) for name, tensor in batch.items() if name in FORWARD_INPUTS}
+                yield rows, self(**batch), batch
+        finally:
+            self.train(training)
 
     def decide(
         self,
@@ -293,7 +308,7 @@ class MeraForDiagnosis(PreTrainedModel):
 
         Args:
             output (`MeraOutput`): logits at `N` decisions.
-            history_codes, history_values: the history at each decision, of shapes `(N, H)` and `(N, H, 6)`.
+            history_codes, history_values: the history at each decision, of shapes `(N, H)` and `(N, H, 7)`.
             top_k (`int`, *optional*): length of the ranking.
         """
         logits = output.code_logits.float()

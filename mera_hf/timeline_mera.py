@@ -22,6 +22,7 @@ HISTORY_FEATURES = (
     "log(1 + visits that had it)",
     "share of the visits that had it",
     "log(visits since it was last seen)",
+    "written in the vocabulary of the last visit",
     "in the history",
 )
 
@@ -37,6 +38,7 @@ class Timeline:
         decision_visits: for each decision, the index into `visits` of the visit that is being written.
         decision_given: for each decision, how many codes of that visit stand before it.
         visits: the code indices of each visit, in the order in which they are written.
+        histories: for each visit with decisions, the codes before it and their features, see [`history_entries`].
         dropped_visits: number of oldest visits that `max_length` cut from the sequence (not from the history term).
     """
 
@@ -46,6 +48,7 @@ class Timeline:
     decision_visits: list[int]
     decision_given: list[int]
     visits: list[list[int]]
+    histories: dict[int, tuple[list[int], list[list[float]]]]
     dropped_visits: int = 0
 
 
@@ -83,8 +86,9 @@ class TimelineEncoder:
         self.config = config
         self.max_length = max_length
         self.code_index = {code: index for index, code in enumerate(config.codes)}
+        self.vocabularies = [code.split(":")[0] for code in config.codes]  # ICD9CM, ICD10CM
         self.bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        self._words = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+        self.tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
         self.segments = [self._segment(index) for index in range(config.num_codes)]
 
@@ -92,13 +96,13 @@ class TimelineEncoder:
         token = [self.config.code_token_start + index]
         if self.config.history_text == "code":
             return token
-        words = self._words(self.config.descriptions[index])
+        words = self.words(self.config.descriptions[index])
         return token + words if self.config.history_text == "code+description" else words
 
     def words(self, text: str) -> list[int]:
         """Token ids of a phrase; phrases repeat across patients, so they are kept."""
         if text not in self._cache:
-            self._cache[text] = self._words(text)
+            self._cache[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._cache[text]
 
     def indices(self, codes: list[str]) -> list[int]:
@@ -158,7 +162,7 @@ class TimelineEncoder:
         tail = [config.visit_token_id] if open_visit else []
         first = self._first_visit_that_fits(len(head) + len(tail), [len(tokens) for tokens, _, _ in blocks])
 
-        timeline = Timeline(list(head), [], [], [], [], visits, dropped_visits=first)
+        timeline = Timeline(list(head), [], [], [], [], visits, {}, dropped_visits=first)
         steps = [0] + [1] * (len(head) - 1)
         for number in range(first, len(blocks)):
             tokens, block_steps, places = blocks[number]
@@ -176,6 +180,8 @@ class TimelineEncoder:
             timeline.input_ids += tail
             steps.append(1)
         timeline.positions = list(itertools.accumulate(steps))
+        for number in dict.fromkeys(timeline.decision_visits):
+            timeline.histories[number] = history_entries(visits[:number], self.vocabularies)
         return timeline
 
     def _first_visit_that_fits(self, fixed: int, lengths: list[int]) -> int:
@@ -188,19 +194,20 @@ class TimelineEncoder:
         return first
 
 
-def history_entries(visits: list[list[int]]) -> tuple[list[int], list[list[float]]]:
+def history_entries(visits: list[list[int]], vocabularies: list[str]) -> tuple[list[int], list[list[float]]]:
     """The codes of a history and their features f_c, in the order of [`HISTORY_FEATURES`] (this project's choice).
 
     Args:
         visits: code indices of the visits before the decision, oldest first.
+        vocabularies: vocabulary of every code. Once a hospital has moved to ICD-10, ICD-9 codes do not return.
 
     Returns:
         the distinct code indices, ascending, and one feature row for each.
 
     Example:
-        >>> codes, features = history_entries([[3, 5], [5, 7]])
+        >>> codes, features = history_entries([[0, 1], [1]], ["ICD9CM", "ICD10CM"])
         >>> codes, features[0]
-        ([3, 5, 7], [0.0, 1.0, 0.6931471805599453, 0.5, 0.6931471805599453, 1.0])
+        ([0, 1], [0.0, 1.0, 0.6931471805599453, 0.5, 0.6931471805599453, 0.0, 1.0])
     """
     counts: dict[int, int] = {}
     last_seen: dict[int, int] = {}
@@ -209,13 +216,13 @@ def history_entries(visits: list[list[int]]) -> tuple[list[int], list[list[float
             counts[code] = counts.get(code, 0) + 1
             last_seen[code] = number
     codes = sorted(counts)
+    current = {vocabularies[code] for code in visits[-1]} if visits else set()
     features = []
     for code in codes:
         gap = len(visits) - last_seen[code]  # 1: in the last visit
         count = counts[code]
-        features.append(
-            [float(gap == 1), float(gap > 1), math.log1p(count), count / len(visits), math.log(gap), 1.0]
-        )
+        share, now = count / len(visits), float(vocabularies[code] in current)
+        features.append([float(gap == 1), float(gap > 1), math.log1p(count), share, math.log(gap), now, 1.0])
     return codes, features
 
 
@@ -229,7 +236,7 @@ def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side
         `decision_index` (P,) positions in the flattened (B * S) sequence; `decision_visit` (P,) rows of the target visit
         tables below; `decision_given` (P,) codes of the visit that stand before the decision;
         `visit_patient` (V,) rows of the batch; `visit_codes` (V, M) code indices as written, -1 where there is none;
-        `history_codes` (V, H), -1 where there is none; `history_values` (V, H, 6) float32.
+        `history_codes` (V, H), -1 where there is none; `history_values` (V, H, 7) float32.
     """
     width = max(len(timeline.input_ids) for timeline in timelines)
     ids, mask, positions = [], [], []
@@ -249,7 +256,7 @@ def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side
                 table_row[visit] = len(visit_patient)
                 visit_patient.append(row)
                 visit_codes.append(timeline.visits[visit] if visit < len(timeline.visits) else [])
-                histories.append(history_entries(timeline.visits[:visit]))
+                histories.append(timeline.histories[visit])
             decision_visit.append(table_row[visit])
 
     codes_width = max([len(codes) for codes in visit_codes], default=0)

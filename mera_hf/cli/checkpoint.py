@@ -6,12 +6,16 @@ from ..errors import InputError
 
 
 def open_checkpoint(name: str):
-    """The model and its tokenizer.
+    """The model, on the GPU if there is one, and its tokenizer.
 
     Raises:
-        [`InputError`]: where there is no checkpoint, it is not one of mera, or it was memorized but not trained to rank.
+        [`InputError`]: where there is no checkpoint, it is not one of mera, it was memorized but not trained to rank, or a
+            part of it is missing.
     """
+    import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    from ..timeline_mera import check_code_tokens
 
     try:
         config = AutoConfig.from_pretrained(name)
@@ -20,7 +24,12 @@ def open_checkpoint(name: str):
         raise InputError(f"checkpoint {name!r} {where}: {str(error).splitlines()[0]}") from error
     if config.model_type != "mera":
         raise InputError(f"checkpoint {name!r} is a {config.model_type} model; train it with `mera train` first.")
-    model = AutoModel.from_pretrained(name).eval()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        check_code_tokens(config, tokenizer)
+        model = AutoModel.from_pretrained(name).eval()
+    except (OSError, ValueError) as error:
+        raise InputError(f"checkpoint {name!r} is not whole: {str(error).splitlines()[0]}") from error
     if not model.ranking_head.log_prevalence.any():
         raise InputError(f"checkpoint {name!r} was memorized but not trained to rank; run `mera train` on it first.")
-    return model, AutoTokenizer.from_pretrained(name)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer

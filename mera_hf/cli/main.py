@@ -5,9 +5,10 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 
 from ..errors import InputError
-from . import demo, evaluate, memorize, predict, prepare, train
+from . import cross_validate, demo, evaluate, memorize, predict, prepare, train
 
 
 DESCRIPTION = """\
@@ -20,6 +21,9 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera train       train it to rank the codes of the next visit
   mera evaluate    measure a checkpoint beside the reference rankers
   mera predict     rank the diagnoses of one patient
+
+and for cohorts too small for a test split
+  mera cross-validate   measure a recipe by cross-validation over patients
 """
 VERBS = {
     "demo": demo,
@@ -28,6 +32,7 @@ VERBS = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "cross-validate": cross_validate,
 }
 
 
@@ -42,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help()
         return 0
-    if args.verb in ("memorize", "train"):
+    if args.verb in ("memorize", "train", "cross-validate"):
         args.overrides = rest
     elif rest:
         parsers[args.verb].error(f"unknown argument {rest[0]}")
@@ -69,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
 def _quiet() -> None:
     """Warnings of libraries that a user of `mera` can do nothing about."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")  # a machine without a GPU
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT asks for the old name
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # an optional kernel that is not installed
 
 

@@ -1,6 +1,8 @@
 """`mera memorize`: teach a language model what the codes mean."""
 
 import argparse
+import contextlib
+import sys
 
 from .recipe import Stage, add_recipe_arguments, open_dataset, parse_recipe
 
@@ -37,14 +39,15 @@ def run(args: argparse.Namespace) -> int:
     from ..training.memorization_config import MemorizationTrainerConfig
 
     training_args, model_args, mera_args = parse_recipe(args.config, args.overrides, MemorizationTrainerConfig)
-    dataset, codes = open_dataset(args.dataset or mera_args.dataset)
-    stage = Stage(args, training_args.output_dir)
+    folder = args.dataset or mera_args.dataset
+    dataset, codes = open_dataset(folder)
+    stage = Stage(args, training_args.output_dir, (model_args.model_name_or_path, folder))
     metrics = memorize(training_args, model_args, mera_args, dataset, codes, stage)
-    print(f"\nmemorized {len(codes):,} codes; share of answers that are right to the last token:")
+    print("\nshare of answers that are right to the last token (unseen: a wording that was not trained on):")
     for name, value in metrics.items():
         print(f"  {name.replace('_', ' '):<32}{value:6.1%}")
     print(f"\nwritten to {stage.folder}")
-    print(f"next: mera train --config RECIPE --dataset DIR --model-name-or-path {stage.folder} --output-dir DIR")
+    print(f"next: mera train --config RECIPE --dataset {folder} --model-name-or-path {stage.folder} --output-dir DIR")
     return 0
 
 
@@ -61,7 +64,9 @@ def memorize(training_args, model_args, mera_args, dataset, codes: list[str], st
     model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)
     model = wrap_with_adapter(model, model_args)
     trainer = MemorizationTrainer(model=model, args=training_args, processing_class=tokenizer)
-    trainer.train(resume_from_checkpoint=stage.last)
+    stage.open()
+    with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its log to standard output
+        trainer.train(resume_from_checkpoint=stage.last)
     metrics = exact_match(
         trainer.model,
         tokenizer,

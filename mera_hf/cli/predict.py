@@ -138,7 +138,8 @@ def as_table(result: dict) -> str:
     width = max(len(row["code"]) for row in result["ranking"])
     lines = ["history: " + "; ".join(" ".join(visit) for visit in result["visits"]), ""]
     lines.append(f"{'rank':>4}  {'code':<{width}}  {'P(next visit)':>13}  description")
-    cut = f"  --  EOV: the {result['set_size']} codes above are the predicted set"
+    above = "code above is" if result["set_size"] == 1 else f"{result['set_size']} codes above are"
+    cut = f"  --  EOV: the {above} the predicted set"
     if result["set_size"] == 0:
         lines.append("  --  EOV: no code is likely enough to be in the predicted set")
     for row in result["ranking"]:

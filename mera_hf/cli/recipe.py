@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
         trainer_config (`type`): [`MeraTrainerConfig`] or [`MemorizationTrainerConfig`].
 
     Returns:
-        the trainer's config, `trl.ModelConfig` and [`MeraArguments`].
+        the trainer's config, its `output_dir` `None` where nobody named one, `trl.ModelConfig` and [`MeraArguments`].
 
     Raises:
         [`InputError`]: for a missing file, broken YAML, an unknown key (with the nearest known one) or a bad value.
@@ -45,23 +46,46 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
 
     try:
         keys = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise InputError(f"`--config` {path} cannot be read: {error.strerror}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"`--config` {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(keys, dict):
         raise InputError(f"{path} holds no `key: value` lines.")
     parser = RecipeParser((trainer_config, ModelConfig, MeraArguments), allow_abbrev=False)
-    known = {action.dest for action in parser._actions}
+    known = {option[2:].replace("-", "_"): action for action in parser._actions for option in action.option_strings}
     named = {override[2:].split("=")[0].replace("-", "_") for override in overrides if override.startswith("--")}
     for key in [*keys, *named]:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise InputError(f"{path}: unknown field `{key}`{f'; did you mean `{near[0]}`?' if near else '.'}")
+            near = difflib.get_close_matches(str(key), known, n=1)
+            place = f"{path}: unknown field `{key}`" if key in keys else f"unknown option `--{key.replace('_', '-')}`"
+            raise InputError(f"{place}{f'; did you mean `{near[0]}`?' if near else '.'}")
+        if isinstance(keys.get(key), list) and known[key].nargs != "+":
+            raise InputError(f"{path}: `{key}` takes one value, not a list.")
     try:
-        return parser.parse_args_and_config(["--config", str(path), *overrides])
+        *recipe, rest = parser.parse_args_into_dataclasses(
+            [*_as_options(keys), *overrides], return_remaining_strings=True, look_for_args_file=False
+        )
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: {error}") from error
+    if rest:
+        raise InputError(f"{rest[0]!r} belongs to no option; options look like `--learning-rate 1e-4`.")
+    if "output_dir" not in named and keys.get("output_dir") is None:
+        recipe[0].output_dir = None  # transformers would write to a folder of its own choice
+    if recipe[0].push_to_hub:
+        raise InputError("`push_to_hub` is true, but nothing is uploaded while a model trains; set it to false.")
+    return tuple(recipe)
+
+
+def _as_options(keys: dict) -> list[str]:
+    """The keys of a recipe as command-line options, so that their values are checked as those are; null is the default."""
+    options = []
+    for key, value in keys.items():
+        if isinstance(value, list):
+            options += [f"--{key}", *map(str, value)]
+        elif value is not None:
+            options.append(f"--{key}={json.dumps(value) if isinstance(value, dict | bool) else value}")
+    return options
 
 
 def recipe_name(path: str | Path) -> str:
@@ -73,38 +97,55 @@ def recipe_name(path: str | Path) -> str:
 class Stage:
     """The output folder of a training: checkpoints to resume from while it runs, a finished checkpoint at the end.
 
+    Nothing is written or deleted before [`Stage.open`].
+
     Args:
         args (`argparse.Namespace`): `output_dir`, `resume`, `overwrite`.
         recipe_output_dir (`str`): what the recipe says.
+        inputs (`tuple[str | None, ...]`, *optional*): model and dataset that the training reads.
 
     Raises:
-        [`InputError`]: where there is no folder, it holds something and neither `--overwrite` nor `--resume` was given, or
-            there is nothing to resume.
+        [`InputError`]: where there is no folder, it holds something and neither `--overwrite` nor `--resume` was given, it
+            is not one that mera wrote, it holds one of `inputs`, or there is nothing to resume.
     """
 
-    def __init__(self, args: argparse.Namespace, recipe_output_dir: str | None):
+    def __init__(self, args: argparse.Namespace, recipe_output_dir: str | None, inputs: tuple = ()):
         from transformers.trainer_utils import get_last_checkpoint
 
         name = args.output_dir or recipe_output_dir
         if not name:
             raise InputError("`--output-dir` is missing: say where the checkpoint goes.")
+        if args.resume and args.overwrite:
+            raise InputError("`--resume` goes on with what `--overwrite` would delete; give one of them.")
         self.folder = Path(name)
         self.checkpoints = self.folder / "checkpoints"
-        self.last = None
+        self.last, self.replaces = None, False
         if self.folder.is_file():
             raise InputError(f"`--output-dir` {self.folder} is a file; choose a folder.")
         if args.resume:
             self.last = get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
             if self.last is None:
                 raise InputError(f"`--resume`: {self.checkpoints} holds no saved step; start without it.")
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif any(path.is_file() for path in self.folder.rglob("*")):
             if not args.overwrite:
+                hint = ", or `--resume` to go on" if self.checkpoints.is_dir() else ""
                 raise InputError(
-                    f"`--output-dir` {self.folder} is not empty; choose another folder, or add `--overwrite` to replace it or "
-                    "`--resume` to go on."
+                    f"`--output-dir` {self.folder} is not empty; choose another folder, or add `--overwrite` to replace it{hint}."
                 )
-            if not (self.checkpoints.is_dir() or (self.folder / "config.json").is_file()):
+            if not self._is_ours():
                 raise InputError(f"`--output-dir` {self.folder} holds no checkpoint of mera; it is not overwritten.")
+            for path in inputs:
+                if path and Path(path).resolve().is_relative_to(self.folder.resolve()):
+                    raise InputError(f"`--output-dir` {self.folder} holds {path}, which this training reads; choose another.")
+            self.replaces = True
+
+    def _is_ours(self) -> bool:
+        names = {path.name for path in self.folder.iterdir()}
+        return bool(names & {"memorization.json", "training.json"}) or names <= {"checkpoints", "unfinished"}
+
+    def open(self) -> None:
+        """Make the folder, without what an earlier training left in it: to be called once the input is known to be good."""
+        if self.replaces:
             shutil.rmtree(self.folder)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
 

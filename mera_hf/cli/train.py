@@ -1,7 +1,10 @@
 """`mera train`: train a model to rank the codes of the next visit."""
 
 import argparse
+import contextlib
+import sys
 
+from ..errors import InputError
 from .recipe import Stage, add_recipe_arguments, open_dataset, parse_recipe, recipe_name
 
 
@@ -34,16 +37,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print the figures on validation; return the exit status 0."""
+    from ..evaluation.calibration import FEWEST
+    from ..evaluation.results import COLUMNS, format_figure
     from ..training.mera_config import MeraTrainerConfig
 
     training_args, model_args, mera_args = parse_recipe(args.config, args.overrides, MeraTrainerConfig)
     folder = args.dataset or mera_args.dataset
     dataset, codes = open_dataset(folder)
-    stage = Stage(args, training_args.output_dir)
+    stage = Stage(args, training_args.output_dir, (model_args.model_name_or_path, folder))
     metrics = train(training_args, model_args, mera_args, dataset, codes, stage, recipe_name(args.config))
-    print("\non the validation patients (the test patients are for `mera evaluate`):")
-    for name, value in metrics.items():
-        print(f"  {name:<24}{value:8.3f}")
+    patients = len(dataset["validation"])
+    if metrics:
+        print(f"\non {patients:,} validation patients, in percent (the test patients are for `mera evaluate`):")
+        for name, title in COLUMNS.items():
+            if name in metrics:
+                print(f"  {title:<14}{format_figure(name, metrics[name]):>6}")
+    if patients < FEWEST:
+        print(
+            f"\nprobabilities and the cut at EOV are as trained, not calibrated: that takes {FEWEST} validation patients, and "
+            f"there are {patients}"
+        )
     print(f"\nwritten to {stage.folder}")
     print(f"next: mera evaluate {stage.folder} --dataset {folder} --output-dir {stage.folder / 'evaluation'}")
     return 0
@@ -54,11 +67,13 @@ def train(training_args, model_args, mera_args, dataset, codes: list[str], stage
     import json
     import time
 
-    from ..evaluation.calibration import calibrate
+    from ..evaluation.calibration import calibrate, enough_to_calibrate, measure
     from ..evaluation.model_ranking import trainer_metrics
     from ..training.mera_trainer import MeraTrainer
     from ..training.stages import load_model, save_checkpoint, wrap_with_adapter
 
+    if not len(dataset["validation"]) and training_args.eval_strategy != "no":
+        raise InputError("`eval_strategy` needs validation patients, and the dataset has none; set `--eval-strategy no`.")
     started = time.perf_counter()
     training_args.output_dir = str(stage.checkpoints)
     model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)
@@ -71,8 +86,11 @@ def train(training_args, model_args, mera_args, dataset, codes: list[str], stage
         processing_class=tokenizer,
         compute_metrics=trainer_metrics,
     )
-    trainer.train(resume_from_checkpoint=stage.last)
-    metrics = calibrate(trainer.model, tokenizer, dataset["validation"], mera_args.rerank_depth)
+    stage.open()
+    with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its log to standard output
+        trainer.train(resume_from_checkpoint=stage.last)
+    calibrate(trainer.model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
+    metrics = measure(trainer.model, tokenizer, dataset["validation"])
     log = {
         "recipe": recipe,
         "seed": training_args.seed,

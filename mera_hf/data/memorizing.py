@@ -15,19 +15,22 @@ TEMPLATES = {
         "What does {code} mean?",
         "Define {code}.",
         "The definition of {code} is",
-        "Explain the diagnosis code {code}.",  # held out
+        "Give the meaning of the code {code}.",
+        "What is the definition of the code {code}?",  # held out
     ),
     "definition_to_code": (
         "Which code means {definition}?",
         "Find the code of {definition}.",
         "The code of {definition} is",
-        "Name the diagnosis code for {definition}.",  # held out
+        "Give the code that means {definition}.",
+        "What is the code of {definition}?",  # held out
     ),
     "code_to_group": (
         "Which {level} does {code} belong to?",
         "Name the {level} of {code}.",
         "The {level} of {code} is",
-        "Tell the {level} that holds the diagnosis code {code}.",  # held out
+        "Give the {level} that {code} belongs to.",
+        "What is the {level} of the code {code}?",  # held out
     ),
 }
 LEVEL_WORDS = {

@@ -21,7 +21,7 @@ class TimelineDataset(Dataset):
         rows (`datasets.Dataset` or `list[dict]`): a visits dataset; held in memory.
         encoder (`TimelineEncoder`): writes a patient.
         first_target (`int`, *optional*, defaults to 1): index of the first visit that is predicted; patients with fewer
-            visits are left out, `left_out` counts them.
+            visits, and those whose last visit is longer than the encoder's `max_length`, are left out; `left_out` counts them.
         seed (`int`, *optional*, defaults to 0): of the code orders.
         prefix_share (`float`, *optional*, defaults to 1.0): share of the decisions behind the first code of a visit that
             an epoch keeps; without an epoch all are kept.
@@ -34,7 +34,6 @@ class TimelineDataset(Dataset):
         rows = rows.to_list() if hasattr(rows, "to_list") else list(rows)
         self.encoder, self.first_target, self.seed, self.prefix_share = encoder, first_target, seed, prefix_share
         self.rows = [row for row in rows if len(row["visits"]) > first_target]
-        self.left_out = len(rows) - len(self.rows)
         if not self.rows:
             raise InputError(
                 f"none of the {len(rows)} patients has more than {first_target} visits, so there is no visit to predict; "
@@ -44,6 +43,11 @@ class TimelineDataset(Dataset):
             timelines = [self[row] for row in range(len(self.rows))]
         except ValueError as error:
             raise InputError(f"the dataset does not fit the model: {error}") from error
+        fits = [bool(timeline.decisions) for timeline in timelines]
+        if not any(fits):
+            raise InputError(f"`max_length` is {encoder.max_length}, shorter than the last visit of every patient; raise it.")
+        self.rows, timelines = list(itertools.compress(self.rows, fits)), list(itertools.compress(timelines, fits))
+        self.left_out = len(rows) - len(self.rows)
         self.lengths = [len(timeline.input_ids) for timeline in timelines]
         self.dropped_visits = sum(timeline.dropped_visits for timeline in timelines)
 

@@ -64,4 +64,4 @@ def trainer_metrics(prediction: EvalPrediction) -> dict[str, float]:
         Sample(row, [], [int(code) for code in codes if code >= 0], {}) for row, codes in enumerate(prediction.label_ids)
     ]
     metrics = evaluate_ranking(order, set_sizes, samples, [k for k in KS if k <= order.shape[1]])
-    return {name: value for name, value in metrics.items() if "repeated" not in name and "new" not in name}
+    return {name: value for name, value in metrics.items() if not name.startswith(("repeated", "new", "occurred", "not"))}

@@ -135,6 +135,9 @@ def render_report(report: dict) -> str:
             "A report needs `rankers.mera` and at least one reference ranker beside it, but `rankers` has "
             f"{', '.join(metrics['rankers'])}."
         )
+    for name, figures in metrics["rankers"].items():
+        if "recall@20" not in figures:
+            raise InputError(f"A report needs recall@20 of every ranker, but `rankers.{name}` lacks it.")
     columns, rows = table_rows(metrics)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -187,7 +190,7 @@ def headline(metrics: dict) -> dict[str, str]:
     interval = metrics.get("intervals", {}).get("mera", {}).get("recall@20")
     if interval:
         low, high = (format_figure("recall@20", end) for end in interval)
-        context.append(f"Drawn anew from the same patients it lies between {low} and {high} % (95 % interval).")
+        context.append(f"Drawing the patients anew (bootstrap) puts it between {low} and {high} % (95 % interval).")
     elif isinstance(value, dict):
         context.append(f"Mean and standard deviation of {len(value['values'])} training runs with different seeds.")
     if "copy_history" in others:

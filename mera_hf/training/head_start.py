@@ -10,10 +10,10 @@ import torch
 
 from ..data.timelines import TimelineDataset
 from ..timeline_mera import collate_timelines
-from .losses import SPACE, DecisionTargets, confidence_loss, contrastive_loss
+from .losses import SPACE, DecisionTargets, confidence_loss, contrastive_loss, mean_over_patients
 
 
-_LARGEST_TABLE = 20_000_000  # decisions x codes that the fit holds in memory, 160 MB in float64
+_LARGEST_TABLE = 3_000_000  # decisions x codes that the fit sees: plenty for its handful of weights
 
 
 def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
@@ -25,14 +25,11 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
         config (`MeraConfig`): of the model.
     """
     index = dataset.encoder.code_index
-    counts = torch.zeros(config.num_codes, dtype=torch.float64)
-    patient_counts, visits = [], 0
-    for row in dataset.rows:
-        own = torch.tensor([index[code] for visit in row["visits"] for code in set(visit["codes"])])
-        counts.index_add_(0, own, torch.ones(len(own), dtype=torch.float64))
-        patient_counts.append(own)
-        visits += len(row["visits"])
-    head.log_prevalence.copy_(_log_share(counts, visits))
+    patients = [
+        torch.tensor(sorted({index[code] for visit in row["visits"] for code in visit["codes"]})) for row in dataset.rows
+    ]
+    counts = torch.bincount(torch.cat(patients), minlength=config.num_codes).double()
+    head.log_prevalence.copy_(_log_share(counts, len(patients)))
     if not (hasattr(head, "code_bias") or hasattr(head, "patient_gate")):
         return
 
@@ -40,8 +37,8 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
     batch, chosen = _first_decisions(dataset, rows, max(64, _LARGEST_TABLE // config.num_codes))
     without = counts.expand(len(chosen), -1).clone()  # (P, C)
     for decision, row in enumerate(chosen):
-        without[decision].index_add_(0, patient_counts[row], -torch.ones(len(patient_counts[row]), dtype=torch.float64))
-    log_prevalence = _log_share(without, visits)
+        without[decision, patients[row]] -= 1
+    log_prevalence = _log_share(without, len(patients) - 1)
     targets = DecisionTargets.from_batch(batch, config.num_codes)
     codes = batch["history_codes"]  # (P, H): one target visit a decision here
     prevalence_of = log_prevalence.gather(1, codes.clamp(min=0))[:, :, None]  # (P, H, 1)
@@ -56,8 +53,9 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
     def closure():
         optimizer.zero_grad()
         logits = (temperature * log_prevalence).scatter_add(1, codes.clamp(min=0), values @ weights)
-        loss = contrastive_loss(logits, targets, {SPACE: None}, {}, tau=1.0).mean()
-        loss = loss + confidence_loss(logits, eov.expand(len(logits)), targets, "atlop").mean()
+        loss = contrastive_loss(logits, targets, {SPACE: None}, {}, tau=1.0)
+        loss = loss + confidence_loss(logits, eov.expand(len(logits)), targets, "atlop")
+        loss = mean_over_patients(loss, batch)
         loss = loss + 1e-4 * sum((parameter**2).sum() for parameter in fitted)
         loss.backward()
         return loss
@@ -71,8 +69,8 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
             head.patient_gate.bias.copy_(weights)
 
 
-def _log_share(counts: torch.Tensor, visits: int) -> torch.Tensor:
-    return ((counts + 0.5) / (visits + 1)).log()
+def _log_share(counts: torch.Tensor, patients: int) -> torch.Tensor:
+    return ((counts + 0.5) / (patients + 1)).log()
 
 
 def _first_decisions(dataset: TimelineDataset, rows: list[int], most: int) -> tuple[dict, list[int]]:

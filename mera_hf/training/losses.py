@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 
 SPACE = "space"  # level 0: all codes of the candidate space
@@ -98,7 +98,7 @@ def contrastive_loss(
             term = torch.where(targets.true, everyone - positives, 0.0)
         else:
             # -log(exp(s_c) / (exp(s_c) + exp(pool))) = softplus(pool - s_c)
-            term = softplus(torch.where(weight > 0, pool - positives, 0.0))
+            term = _softplus(torch.where(weight > 0, pool - positives, 0.0))
         total = total + weight * term
         total_weight = total_weight + weight
     per_code = total / torch.where(total_weight > 0, total_weight, 1.0)
@@ -116,7 +116,7 @@ def confidence_loss(logits: Tensor, eov: Tensor, targets: DecisionTargets, form:
     """
     positives = logits.gather(1, targets.codes)  # (P, M)
     false_pool = _logsumexp(logits.masked_fill(targets.known, -torch.inf))  # (P,)
-    below = softplus(false_pool - eov)
+    below = _softplus(false_pool - eov)
     if form == "zlpr":
         gaps = (eov[:, None] - positives).masked_fill(~targets.true, -torch.inf)
         zero = torch.zeros_like(eov[:, None])
@@ -139,7 +139,7 @@ def group_loss(logits: Tensor, targets: DecisionTargets, levels: dict[str, Tenso
         is_true = is_true.scatter_add_(1, member, true_codes.float())[:, :-1] > 0  # (P, G)
         others = _logsumexp(scores.masked_fill(is_true, -torch.inf))[:, None]  # (P, 1)
         use = is_true & (others > -torch.inf)
-        terms = use * softplus(torch.where(use, others - scores, 0.0))
+        terms = use * _softplus(torch.where(use, others - scores, 0.0))
         any_true = is_true.any(1)
         total = total + torch.where(any_true, terms.sum(1) / is_true.sum(1).clamp(min=1), 0.0)
         count = count + any_true
@@ -165,6 +165,10 @@ def _logsumexp(values: Tensor) -> Tensor:
     """Log-sum-exp of each row, -inf for a row without entries and with no gradient there, where torch gives NaN."""
     empty = (values == -torch.inf).all(1)
     return torch.where(empty, -torch.inf, torch.where(empty[:, None], 0.0, values).logsumexp(1))
+
+
+def _softplus(values: Tensor) -> Tensor:
+    return -logsigmoid(-values)  # torch's softplus is the identity above 20, which float64 would notice
 
 
 def _mean_over_true(per_code: Tensor, targets: DecisionTargets) -> Tensor:

@@ -53,6 +53,9 @@ class MeraTrainerConfig(_BaseConfig):
             Whether the first visit is predicted from the profile as well, so that patients with one visit can train.
         start_head (`bool`, *optional*, defaults to `True`):
             Whether code bias and history term start at what the training visits show, if the model has not been trained yet.
+        zero_readout (`bool`, *optional*, defaults to `False`):
+            Whether the output rows of the codes start at zero, so that the first step ranks as the fitted head does: for
+            cohorts of few patients, and models whose two embedding matrices are not tied.
         head_learning_rate (`float`, *optional*):
             Learning rate of code bias and history term; `learning_rate` without it.
         max_length (`int`, *optional*):
@@ -118,6 +121,13 @@ class MeraTrainerConfig(_BaseConfig):
         metadata={
             "help": "Whether code bias and history term start at what the training visits show, if the model has not "
             "been trained yet."
+        },
+    )
+    zero_readout: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether the output rows of the codes start at zero, so that the first step ranks as the fitted head "
+            "does: for cohorts of few patients, and models whose two embedding matrices are not tied."
         },
     )
     head_learning_rate: float | None = field(

@@ -95,9 +95,14 @@ class MeraTrainer(_BaseTrainer):
         first_target = 0 if args.predict_first_visit else 1
         if train_dataset is not None:
             train_dataset = TimelineDataset(train_dataset, self.encoder, first_target, args.seed, args.prefix_share)
-            head = _base_model(model).ranking_head
-            if args.start_head and not head.log_prevalence.any():
-                start_ranking_head(head, train_dataset, config)
+            base = _base_model(model)
+            if args.start_head and not base.ranking_head.is_trained:
+                start_ranking_head(base.ranking_head, train_dataset, config)
+                if args.zero_readout:
+                    if config.tie_word_embeddings:
+                        raise InputError("`zero_readout` needs a model whose input and output embeddings are not tied.")
+                    with torch.no_grad():
+                        base.code_rows().zero_()
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: TimelineDataset(rows, self.encoder) for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:

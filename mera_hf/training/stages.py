@@ -78,7 +78,9 @@ def load_model(
             )
         configure(model, **mera_args.config_fields())
     else:
-        add_code_tokens(model, tokenizer, codes, mera_args.initialise, **mera_args.config_fields())
+        add_code_tokens(
+            model, tokenizer, codes, mera_args.initialise, mera_args.encoder, **mera_args.config_fields()
+        )
     return model, tokenizer
 
 

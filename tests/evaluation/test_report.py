@@ -130,6 +130,13 @@ def test_mera_alone_is_refused(report):
         render_report(report | {"metrics": alone})
 
 
+def test_recall_at_20_is_needed(report):
+    metrics = copy.deepcopy(metrics_dict())
+    del metrics["rankers"]["gru"]["recall@20"]
+    with pytest.raises(InputError, match="`rankers.gru` lacks it"):
+        render_report(report | {"metrics": metrics})
+
+
 def test_curves_of_different_lengths_are_refused(report):
     curves = report["curves"] | {"mera": [0.1, 0.2]}
     with pytest.raises(InputError, match="one length for all rankers"):

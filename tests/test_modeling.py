@@ -1,0 +1,385 @@
+import copy
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from tiny import CODES, FAMILIES, encoder_of, patients, randomise_head, tiny_mera
+from transformers import AutoConfig, AutoModel
+
+from mera_hf.configuration_mera import MeraConfig
+from mera_hf.modeling_mera import FORWARD_INPUTS, MeraForDiagnosis, MeraOutput
+from mera_hf.timeline_mera import collate_timelines
+from mera_hf.training.from_scratch import word_tokenizer
+
+
+def rank(model, tokenizer, rows, **arguments):
+    return model.rank(rows, tokenizer, **arguments)
+
+
+def by_code(ranking):
+    """Logits in the order of the codes."""
+    return torch.zeros_like(ranking.logits).scatter(1, ranking.order, ranking.logits)
+
+
+# -- ranking ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_ranking_does_not_depend_on_the_batch(family):
+    model, tokenizer = tiny_mera(family)
+    rows = patients(9, fewest_visits=1)
+    together = rank(model, tokenizer, rows)
+    assert together.order.shape == (9, len(CODES))
+    for batch_size in (1, 2, 4):
+        other = rank(model, tokenizer, rows, batch_size=batch_size)
+        assert torch.equal(other.order, together.order)
+        torch.testing.assert_close(other.logits, together.logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(other.probabilities, together.probabilities, rtol=0, atol=1e-5)
+        assert torch.equal(other.set_sizes, together.set_sizes)
+    backwards = rank(model, tokenizer, rows[::-1], batch_size=4)
+    assert torch.equal(backwards.order.flip(0), together.order)
+
+
+def test_a_ranking_is_that_of_the_training_forward(llama):
+    """The decision before the first code of the last visit, in a pass over the whole timeline."""
+    model, tokenizer = llama
+    for row in patients(3, seed=8):
+        timeline = encoder_of(model, tokenizer).encode(row)
+        batch = collate_timelines([timeline], 0)
+        with torch.no_grad():
+            output = model(**{name: batch[name] for name in FORWARD_INPUTS})
+        decision = max(at for at, given in enumerate(timeline.decision_given) if given == 0)
+        ranking = rank(model, tokenizer, [{**row, "visits": row["visits"][:-1]}])
+        torch.testing.assert_close(by_code(ranking)[0], output.code_logits[decision], rtol=0, atol=1e-5)
+
+
+def test_the_order_of_codes_in_a_visit_means_nothing_and_the_order_of_visits_does(llama):
+    model, tokenizer = llama
+    rows = patients(4, seed=3, fewest_visits=3)
+    ranking = rank(model, tokenizer, rows)
+    reordered = [
+        {**row, "visits": [{**v, "codes": [*v["codes"][::-1], v["codes"][0]]} for v in row["visits"]]} for row in rows
+    ]
+    same = rank(model, tokenizer, reordered)
+    assert torch.equal(same.order, ranking.order)
+    assert torch.equal(same.logits, ranking.logits)
+    assert torch.equal(same.probabilities, ranking.probabilities)
+
+    turned = rank(model, tokenizer, [{**row, "visits": row["visits"][::-1]} for row in rows])
+    assert ((by_code(turned) - by_code(ranking)).abs().amax(1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("field", ["history_term", "code_bias"])
+def test_parts_of_the_ranking_head_by_hand(field):
+    """Logits are the language model's, plus b_c and (g(h) + r_c) . f_c."""
+    fields = {"history_term": field == "history_term", "code_bias": field == "code_bias"}
+    model, tokenizer = tiny_mera("llama", **fields)
+    plain = copy.deepcopy(model)
+    for tensor in (*plain.ranking_head.parameters(), *plain.ranking_head.buffers()):
+        tensor.data.zero_()
+    patient = {"visits": [{"codes": [CODES[3], CODES[8]]}, {"codes": [CODES[3]]}]}
+    timeline = encoder_of(model, tokenizer).encode_history(patient)
+    batch = {name: tensor for name, tensor in collate_timelines([timeline], 0).items() if name in FORWARD_INPUTS}
+    with torch.no_grad():
+        ours, base = model(**batch), plain(**batch)
+        language_model = plain.language_model(batch["input_ids"]).logits[0, -1]
+        start = model.config.code_token_start
+        torch.testing.assert_close(base.code_logits[0], language_model[start : start + len(CODES)])
+        torch.testing.assert_close(base.eov_logits[0], language_model[start + len(CODES)])
+        head = model.ranking_head
+        expected, eov = base.code_logits[0].clone(), base.eov_logits[0].clone()
+        if field == "code_bias":
+            assert not hasattr(head, "patient_gate")
+            expected, eov = expected + head.code_bias[:-1], eov + head.code_bias[-1]
+        else:
+            assert not hasattr(head, "code_bias")
+            hidden = model.language_model.model(batch["input_ids"]).last_hidden_state[0, -1]
+            log = torch.tensor([2.0, 3.0]).log()
+            features = {3: [1, 0, log[1], 1.0, 0, 1], 8: [0, 1, log[0], 0.5, log[0], 1]}
+            for code, values in features.items():
+                values = torch.tensor([*values, head.log_prevalence[code]])
+                gate = head.patient_gate(hidden) + head.code_gate(model.code_rows()[code])
+                expected[code] += gate @ values
+    torch.testing.assert_close(ours.code_logits[0], expected)
+    torch.testing.assert_close(ours.eov_logits[0], eov)
+
+
+def test_forward_without_decisions_reads_the_last_token_on_either_side(llama):
+    model, _ = llama
+    ids = torch.tensor([[1, 8, 9, 10], [1, 7, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    with torch.no_grad():
+        right = model(input_ids=ids, attention_mask=mask).code_logits
+        left = model(
+            input_ids=torch.tensor([[1, 8, 9, 10], [0, 0, 1, 7]]),
+            attention_mask=mask.flip(1),
+            position_ids=torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]]),
+        ).code_logits
+        alone = model(input_ids=ids[1:, :2]).code_logits
+    torch.testing.assert_close(right, left, rtol=0, atol=1e-5)
+    torch.testing.assert_close(right[1:], alone, rtol=0, atol=1e-5)
+
+
+def test_dropout_acts_in_training_alone():
+    model, tokenizer = tiny_mera("llama", hidden_dropout=0.5)
+    batch = collate_timelines([encoder_of(model, tokenizer).encode(row) for row in patients(2)], 0)
+    inputs = {name: batch[name] for name in FORWARD_INPUTS}
+    assert torch.equal(model(**inputs).code_logits, model(**inputs).code_logits)
+    model.train()
+    assert not torch.equal(model(**inputs).code_logits, model(**inputs).code_logits)
+    model.rank(patients(2), tokenizer)
+    assert model.training
+    model.eval()
+    model.rank(patients(2), tokenizer)
+    assert not model.training
+
+
+def test_a_ranking_that_is_not_finished_leaves_the_mode_alone(llama):
+    model, tokenizer = llama
+    model.train()
+    for _ in model.decisions(patients(4), tokenizer, batch_size=1):
+        break
+    assert model.training
+
+
+def test_rank_refuses_what_it_cannot_do(llama):
+    model, tokenizer = llama
+    rows = patients(2)
+    for value in (0, -3):
+        with pytest.raises(ValueError, match=rf"`top_k` is {value}; it must be 1 or more"):
+            rank(model, tokenizer, rows, top_k=value)
+    with pytest.raises(ValueError, match="`batch_size` is 0"):
+        rank(model, tokenizer, rows, batch_size=0)
+    with pytest.raises(ValueError, match="code ICD9CM:001.0 is not one of the 19 codes of this model"):
+        rank(model, tokenizer, [{"visits": [{"codes": ["ICD9CM:001.0"]}]}])
+    with pytest.raises(ValueError, match="`tokenizer` does not belong to this model"):
+        rank(model, word_tokenizer(["nothing"]), rows)
+    with pytest.raises(ValueError, match="`patients` is empty"):
+        rank(model, tokenizer, [])
+
+
+def test_top_k_cuts_the_ranking(llama):
+    model, tokenizer = llama
+    whole, short = (rank(model, tokenizer, patients(3), top_k=top_k) for top_k in (None, 4))
+    assert short.order.shape == (3, 4)
+    assert torch.equal(short.order, whole.order[:, :4])
+    assert torch.equal(short.logits, whole.logits[:, :4])
+    assert torch.equal(short.set_sizes, whole.set_sizes)  # may be larger than the ranking
+    assert rank(model, tokenizer, patients(3), top_k=999).order.shape == (3, len(CODES))
+
+
+# -- logits into rankings -----------------------------------------------------------------------------------------
+
+
+def small_decider(**fields):
+    """A model whose `decide` is used alone: it needs the config only."""
+    text = AutoConfig.for_model("llama", hidden_size=8, intermediate_size=8, num_attention_heads=2, vocab_size=16)
+    config = MeraConfig(text_config=text, id2label=dict(enumerate("abcde")), code_token_start=0, **fields)
+    return MeraForDiagnosis(config)
+
+
+NO_HISTORY = (torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0, 6))
+HISTORY = (torch.tensor([[3, 1, -1]]), torch.tensor([[[1.0, 0, 0.7, 1, 0, 1], [0, 1, 0.7, 0.5, 0.7, 1], [0] * 6]]))
+
+
+def test_ties_stand_in_tree_order_and_the_set_is_what_lies_above_eov():
+    output = MeraOutput(torch.tensor([[1.0, 2.0, 1.0, 2.0, -1.0]]), torch.tensor([1.0]))
+    ranking = small_decider().decide(output, *NO_HISTORY)
+    assert ranking.order.tolist() == [[1, 3, 0, 2, 4]]
+    assert ranking.logits.tolist() == [[2.0, 2.0, 1.0, 1.0, -1.0]]
+    assert ranking.set_sizes.tolist() == [2]  # a tie with EOV is not above it
+    torch.testing.assert_close(ranking.probabilities, torch.tensor([[1.0, 1.0, 0.0, 0.0, -2.0]]).sigmoid())
+
+
+def test_without_calibration_the_set_holds_exactly_the_codes_above_eov():
+    logits = 20 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    eov = logits[:, 2].clone()  # a tie in every row
+    eov[::2] += 1e-6
+    history = torch.zeros(200, 0, dtype=torch.long), torch.zeros(200, 0, 6)
+    ranking = small_decider().decide(MeraOutput(logits, eov), *history)
+    assert torch.equal(ranking.set_sizes, (logits > eov[:, None]).sum(1))
+
+
+@pytest.mark.parametrize(("offset", "size"), [(-3.0, 5), (-2.0, 4), (0.0, 2), (0.5, 2), (1.0, 0)])
+def test_eov_offset_moves_the_cut(offset, size):
+    output = MeraOutput(torch.tensor([[1.0, 2.0, 1.0, 2.0, -1.0]]), torch.tensor([1.0]))
+    ranking = small_decider(eov_offset=offset).decide(output, *NO_HISTORY)
+    assert ranking.set_sizes.tolist() == [size]
+    assert ranking.order.tolist() == [[1, 3, 0, 2, 4]]
+
+
+def test_calibrated_log_odds_by_hand():
+    output = MeraOutput(torch.tensor([[1.0, 2.0, 0.0, -1.0, 0.5]]), torch.tensor([0.25]))
+    weights = [0.5, 2.0, 3.0, -1.0, 0.1, 0.75]
+    model = small_decider(calibration=weights)
+    share = output.code_logits[0] - output.code_logits[0].exp().sum().log()
+    last = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0])
+    seen = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
+    odds = 0.5 * (output.code_logits[0] - 0.25) + 2 * share + 3 * last - seen + 0.1 * share * seen + 0.75
+    torch.testing.assert_close(model.log_odds(output, *HISTORY)[0], odds)
+    ranking = model.decide(output, *HISTORY)
+    assert ranking.order.tolist() == [[1, 0, 4, 2, 3]]  # by logit, whatever the odds
+    torch.testing.assert_close(ranking.probabilities[0], odds[ranking.order[0]].sigmoid())
+    assert ranking.set_sizes.tolist() == [int((odds > 0).sum())]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3, 5, 50])
+def test_rerank_depth_permutes_the_head_of_the_ranking(depth):
+    generator = torch.Generator().manual_seed(1)
+    output = MeraOutput(torch.randn(40, 5, generator=generator), torch.randn(40, generator=generator))
+    history = tuple(tensor.expand(40, *tensor.shape[1:]) for tensor in HISTORY)
+    weights = [0.2, 0.3, 4.0, -2.0, 0.0, 0.0]
+    plain = small_decider(calibration=weights).decide(output, *history)
+    model = small_decider(calibration=weights, rerank_depth=depth)
+    again = model.decide(output, *history)
+    assert torch.equal(again.order[:, depth:], plain.order[:, depth:])
+    assert torch.equal(again.order[:, :depth].sort().values, plain.order[:, :depth].sort().values)
+    head = again.probabilities[:, :depth]
+    assert (head[:, 1:] <= head[:, :-1]).all()
+    assert torch.equal(again.logits, output.code_logits.gather(1, again.order))
+    assert torch.equal(again.set_sizes, plain.set_sizes)
+    assert (depth < 2) == torch.equal(again.order, plain.order)
+
+
+def test_a_tie_in_the_log_odds_keeps_the_order_of_the_logits():
+    output = MeraOutput(torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0]]), torch.tensor([0.0]))
+    ranking = small_decider(calibration=[0.0] * 5 + [1.0], rerank_depth=4).decide(output, *HISTORY)
+    assert ranking.order.tolist() == [[1, 3, 2, 0, 4]]
+
+
+# -- config and checkpoints ---------------------------------------------------------------------------------------
+
+
+def test_config_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="`history_text` is 'words'; choose one of code, code.description, description"):
+        MeraConfig(history_text="words")
+    with pytest.raises(ValueError, match="`positions` is 'codes'; choose one of token, visit"):
+        MeraConfig(positions="codes")
+    with pytest.raises(ValueError, match="`positions='visit'` needs `history_text='code'`"):
+        MeraConfig(positions="visit", history_text="description")
+
+
+def test_config_round_trip(tmp_path):
+    model, _ = tiny_mera("qwen2", positions="visit", hidden_dropout=0.1)
+    config = model.config
+    config.calibration, config.eov_offset, config.rerank_depth = [0.1, -2.0, 3.0, 0.0, 1.0, -0.5], -1.25, 7
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, MeraConfig)
+    assert loaded.codes == CODES and loaded.num_codes == len(CODES)
+    assert loaded.tie_word_embeddings is True
+    volatile = ("transformers_version", "_name_or_path", "architectures", "dtype", "text_config")
+    ours, theirs = ({k: v for k, v in c.to_dict().items() if k not in volatile} for c in (config, loaded))
+    assert ours == theirs
+    assert loaded.text_config.vocab_size == config.text_config.vocab_size
+
+
+@pytest.mark.parametrize("family", ["llama", "llama_tied", "gpt2"])
+def test_checkpoints_load_with_equal_logits(family, tmp_path, rows):
+    model, tokenizer = tiny_mera(family)
+    model.save_pretrained(tmp_path)
+    loaded, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert isinstance(loaded, MeraForDiagnosis)
+    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert torch.equal(loaded.ranking_head.log_prevalence, model.ranking_head.log_prevalence)
+    ours, theirs = rank(model, tokenizer, rows), rank(loaded.eval(), tokenizer, rows)
+    assert torch.equal(ours.order, theirs.order)
+    torch.testing.assert_close(ours.logits, theirs.logits, rtol=0, atol=1e-6)
+
+
+def run_python(script: str, *arguments: str, cwd=None, blocked: bool = False) -> str:
+    """Run a script in a fresh interpreter; `blocked` makes `mera_hf` impossible to import there."""
+    if blocked:
+        script = "import sys\nsys.modules['mera_hf'] = None\n" + textwrap.dedent(script)
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint on disk that carries its code, and the ranking that it gives."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model, tokenizer = tiny_mera("llama")
+    model.config.save_pretrained(folder / "config")  # without the code
+    # On the classes the registration would outlast this test
+    registered = {cls: cls._auto_class for cls in (MeraConfig, MeraForDiagnosis)}
+    MeraConfig.register_for_auto_class()
+    MeraForDiagnosis.register_for_auto_class("AutoModel")
+    try:
+        model.save_pretrained(folder)
+    finally:
+        for cls, before in registered.items():
+            cls._auto_class = before
+    tokenizer.save_pretrained(folder)
+    row = patients(1)[0]
+    torch.save(row, folder / "row.pt")
+    return folder, model.rank([row], tokenizer)
+
+
+RANK = """
+row = torch.load(sys.argv[1] + "/row.pt", weights_only=False)
+ranking = model.eval().rank([row], tokenizer)
+print(ranking.order[0].tolist())
+print([round(value, 4) for value in ranking.logits[0].tolist()])
+"""
+
+
+def assert_same_ranking(printed: str, ranking):
+    order, logits = printed.splitlines()[-2:]
+    assert order == str(ranking.order[0].tolist())
+    torch.testing.assert_close(torch.tensor(eval(logits)), ranking.logits[0], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        # `AutoConfig` alone does not import transformers' Auto models
+        "import mera_hf\nfrom transformers import AutoConfig\nAutoConfig.from_pretrained(sys.argv[1] + '/config')\n"
+        "from transformers import AutoModel, AutoTokenizer",
+        "from transformers import AutoModel, AutoTokenizer\nAutoModel\nimport mera_hf",
+    ],
+    ids=["mera_hf first", "transformers first"],
+)
+def test_auto_classes_know_the_model_after_the_import(imports, checkpoint):
+    folder, ranking = checkpoint
+    script = f"import sys, torch\n{imports}\nmodel = AutoModel.from_pretrained(sys.argv[1])\n"
+    script += "assert type(model).__module__ == 'mera_hf.modeling_mera', type(model)\n"
+    script += "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n" + RANK
+    assert_same_ranking(run_python(script, folder), ranking)
+
+
+def test_importing_the_package_loads_neither_torch_nor_transformers():
+    assert run_python("import sys, mera_hf\nprint(sorted({'torch', 'transformers'} & set(sys.modules)))") == "[]"
+
+
+def test_the_code_travels_with_the_checkpoint(checkpoint, tmp_path):
+    folder, ranking = checkpoint
+    for name in ("configuration_mera.py", "modeling_mera.py", "timeline_mera.py"):
+        assert (folder / name).is_file()
+    script = f"""
+    import os, sys
+    os.environ["HF_MODULES_CACHE"] = sys.argv[2]
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+    model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+    assert type(model).__module__.startswith("transformers_modules"), type(model)
+    tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
+    {textwrap.indent(RANK, "    ").strip()}
+    """
+    assert_same_ranking(run_python(script, folder, tmp_path, cwd=tmp_path, blocked=True), ranking)
+
+
+def test_no_family_is_left_out_of_the_equality_tests():
+    assert {"llama", "mistral", "qwen2", "gpt2", "gemma2", "gpt_neox", "granite", "cohere"} <= set(FAMILIES)
+
+
+def test_ranking_head_can_be_reset(llama):
+    model, _ = llama
+    randomise_head(model)
+    model.reset_ranking_head()
+    tensors = [*model.ranking_head.parameters(), *model.ranking_head.buffers()]
+    assert len(tensors) == 5 and not any(tensor.any() for tensor in tensors)

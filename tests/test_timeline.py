@@ -1,0 +1,297 @@
+import math
+import random
+
+import pytest
+import torch
+from tiny import CODES, TEXTS, encoder_of, patients, tiny_mera
+
+from mera_hf.modeling_mera import FORWARD_INPUTS
+from mera_hf.timeline_mera import (
+    HISTORY_FEATURES,
+    Timeline,
+    TimelineEncoder,
+    check_code_tokens,
+    collate_timelines,
+    history_entries,
+    profile_text,
+)
+
+
+def visit(*codes: int, text: str | None = None) -> dict:
+    return {"codes": [CODES[code] for code in codes], "text": text}
+
+
+def marks(model):
+    """`<bos>`, `<profile>`, `<visit>`, `<eov>` and the token id of code 0."""
+    config = model.config
+    bos = config.text_config.bos_token_id
+    return bos, config.profile_token_id, config.visit_token_id, config.eov_token_id, config.code_token_start
+
+
+def forward(model, batch: dict):
+    with torch.no_grad():
+        return model(**{name: batch[name] for name in FORWARD_INPUTS})
+
+
+@pytest.mark.parametrize(
+    ("profile", "text"),
+    [
+        (None, ""),
+        ({}, ""),
+        ({"sex": "F", "age": 72.0, "race": None}, "female, aged 70 to 79"),
+        ({"sex": "M", "age": 0.0, "race": "White"}, "male, aged 0 to 9, white"),
+        ({"sex": None, "age": 9.99, "race": "Black"}, "aged 0 to 9, black"),
+        ({"sex": "Other", "age": 90}, "other, aged 90 and over"),
+        ({"sex": None, "age": 103.5, "race": None}, "aged 90 and over"),
+    ],
+)
+def test_profile_text(profile, text):
+    assert profile_text(profile) == text
+
+
+def test_timeline_by_hand(llama):
+    model, tokenizer = llama
+    bos, profile, start, eov, code = marks(model)
+    words = tokenizer("female, aged 70 to 79", add_special_tokens=False)["input_ids"]
+    patient = {"profile": {"sex": "F", "age": 72}, "visits": [visit(4, 2), visit(7), visit(3, 9, 1)]}
+    timeline = encoder_of(model, tokenizer).encode(patient)
+    head = [bos, profile, *words]
+    body = [start, code + 2, code + 4, eov, start, code + 7, eov, start, code + 1, code + 3, code + 9, eov]
+    assert timeline.input_ids == head + body
+    assert timeline.positions == list(range(len(head + body)))
+    at = len(head)
+    # Before code 7 and its EOV; before codes 1, 3, 9 and their EOV
+    assert timeline.decisions == [at + 4, at + 5, at + 7, at + 8, at + 9, at + 10]
+    assert timeline.decision_visits == [1, 1, 2, 2, 2, 2]
+    assert timeline.decision_given == [0, 1, 0, 1, 2, 3]
+    assert timeline.visits == [[2, 4], [7], [1, 3, 9]]
+    assert timeline.dropped_visits == 0
+
+
+def test_first_visit_and_history_by_hand(llama):
+    model, tokenizer = llama
+    bos, profile, start, eov, code = marks(model)
+    encoder = encoder_of(model, tokenizer)
+    patient = {"profile": None, "visits": [visit(5), visit(6)]}
+    timeline = encoder.encode(patient, first_target=0)
+    assert timeline.input_ids == [bos, profile, start, code + 5, eov, start, code + 6, eov]
+    assert timeline.decisions == [2, 3, 5, 6]
+    assert timeline.decision_visits == [0, 0, 1, 1]
+
+    history = encoder.encode_history(patient)
+    assert history.input_ids == [bos, profile, start, code + 5, eov, start, code + 6, eov, start]
+    assert (history.decisions, history.decision_visits, history.decision_given) == ([8], [2], [0])
+
+    nothing = encoder.encode_history({"visits": []})
+    assert nothing.input_ids == [bos, profile, start] and nothing.decisions == [2]
+
+
+def test_shared_positions_by_hand():
+    model, tokenizer = tiny_mera("llama", positions="visit", use_profile=False, use_visit_text=True)
+    patient = {"visits": [visit(1, 2, 3, text=TEXTS[0]), visit(4), visit(5, 6)]}
+    words = tokenizer(TEXTS[0], add_special_tokens=False)["input_ids"]
+    timeline = encoder_of(model, tokenizer).encode(patient)
+    # bos profile | visit c c c eov words | visit c eov | visit c c eov
+    after = 5 + len(words)
+    expected = [0, 1, 2, 3, 3, 3, 4, *range(5, after), after, after + 1, after + 2]
+    expected += [after + 3, after + 4, after + 4, after + 5]
+    assert timeline.positions == expected
+    history = encoder_of(model, tokenizer).encode_history(patient)
+    assert history.positions == [*expected, after + 6]
+
+
+def test_max_length_cuts_the_oldest_visits(llama):
+    model, tokenizer = llama
+    _, _, start, eov, code = marks(model)
+    model.config.use_profile = False
+    patient = {"visits": [visit(1, 2), visit(3), visit(4, 5), visit(6)]}  # 4, 3, 4 and 3 tokens behind 2 of the head
+    whole = encoder_of(model, tokenizer, 16).encode(patient)
+    assert len(whole.input_ids) == 16 and whole.dropped_visits == 0
+    cut = encoder_of(model, tokenizer, 15).encode(patient)
+    assert cut.dropped_visits == 1
+    assert cut.input_ids == whole.input_ids[:2] + whole.input_ids[6:]
+    assert cut.decision_visits == [1, 1, 2, 2, 2, 3, 3]
+    assert cut.visits == whole.visits  # the history term still sees them
+    assert cut.decisions == [place - 4 for place in whole.decisions]
+    # The last visit is the first to be kept, even where an older one would fit
+    short = encoder_of(model, tokenizer, 5).encode(patient)
+    assert short.input_ids[2:] == [start, code + 6, eov] and short.dropped_visits == 3
+    assert encoder_of(model, tokenizer, 4).encode(patient).decisions == []
+    # Of a history nothing but the mark of the next visit has to fit
+    open_visit = encoder_of(model, tokenizer, 3).encode_history(patient)
+    assert open_visit.input_ids[2:] == [start] and open_visit.decisions == [2] and open_visit.dropped_visits == 4
+    assert encoder_of(model, tokenizer, 6).encode_history(patient).input_ids[2:] == [start, code + 6, eov, start]
+
+
+@pytest.mark.parametrize("history_text", ["code", "code+description", "description"])
+def test_history_texts(history_text):
+    model, tokenizer = tiny_mera("llama", history_text=history_text, use_profile=False)
+    bos, profile, start, eov, code = marks(model)
+    segments = []
+    for index in (0, 9):
+        words = tokenizer(model.config.descriptions[index], add_special_tokens=False)["input_ids"]
+        assert words and tokenizer.unk_token_id not in words
+        token = [code + index]
+        segments.append({"code": token, "code+description": token + words, "description": words}[history_text])
+    timeline = encoder_of(model, tokenizer).encode({"visits": [visit(0), visit(9, 0)]})
+    first = [bos, profile, start, *segments[0], eov]
+    assert timeline.input_ids == [*first, start, *segments[0], *segments[1], eov]
+    at = len(first)
+    assert timeline.decisions == [at, at + len(segments[0]), at + len(segments[0]) + len(segments[1])]
+
+
+def test_visit_text_stands_behind_the_eov():
+    model, tokenizer = tiny_mera("llama", use_visit_text=True)
+    bos, profile, start, eov, code = marks(model)
+    words = tokenizer(TEXTS[1], add_special_tokens=False)["input_ids"]
+    patient = {"visits": [visit(3, text=TEXTS[1]), visit(4, text=None)]}
+    timeline = encoder_of(model, tokenizer).encode(patient)
+    assert timeline.input_ids == [bos, profile, start, code + 3, eov, *words, start, code + 4, eov]
+    model.config.use_visit_text = False
+    timeline = encoder_of(model, tokenizer).encode(patient)
+    assert timeline.input_ids == [bos, profile, start, code + 3, eov, start, code + 4, eov]
+
+
+def test_history_entries_by_hand():
+    assert len(HISTORY_FEATURES) == 6
+    codes, values = history_entries([[3, 5], [5, 7], [1], [5, 3]])
+    assert codes == [1, 3, 5, 7]
+    expected = [
+        [0.0, 1.0, math.log(2), 1 / 4, math.log(2), 1.0],
+        [1.0, 0.0, math.log(3), 2 / 4, 0.0, 1.0],
+        [1.0, 0.0, math.log(4), 3 / 4, 0.0, 1.0],
+        [0.0, 1.0, math.log(2), 1 / 4, math.log(3), 1.0],
+    ]
+    assert values == [pytest.approx(row) for row in expected]
+    assert history_entries([]) == ([], [])
+    assert history_entries([[], []]) == ([], [])
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_collated_tensors_by_hand(side):
+    long = Timeline([10, 11, 12, 13, 14], [0, 1, 2, 2, 3], [1, 2, 4], [1, 1, 2], [0, 1, 0], [[4], [2, 0], [3]])
+    short = Timeline([20, 21], [0, 1], [1], [1], [0], [[5, 6]])  # its next visit is open
+    batch = collate_timelines([long, short], 9, side)
+    right = side == "right"
+    assert batch["input_ids"].tolist() == [long.input_ids, [20, 21, 9, 9, 9] if right else [9, 9, 9, 20, 21]]
+    assert batch["attention_mask"].tolist() == [[1] * 5, [1, 1, 0, 0, 0] if right else [0, 0, 0, 1, 1]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 2, 3], [0, 1, 0, 0, 0] if right else [0, 0, 0, 0, 1]]
+    assert batch["decision_index"].tolist() == [1, 2, 4, 6 if right else 9]
+    assert batch["decision_visit"].tolist() == [0, 0, 1, 2]
+    assert batch["decision_given"].tolist() == [0, 1, 0, 0]
+    assert batch["visit_patient"].tolist() == [0, 0, 1]
+    assert batch["visit_codes"].tolist() == [[2, 0], [3, -1], [-1, -1]]
+    assert batch["history_codes"].tolist() == [[4, -1, -1], [0, 2, 4], [5, 6, -1]]
+    assert batch["history_values"].dtype == torch.float32
+    once = [0.0, math.log(2)]
+    torch.testing.assert_close(
+        batch["history_values"],
+        torch.tensor(
+            [
+                [[1, 0, once[1], 1, 0, 1], [0] * 6, [0] * 6],
+                [[1, 0, once[1], 0.5, 0, 1], [1, 0, once[1], 0.5, 0, 1], [0, 1, once[1], 0.5, once[1], 1]],
+                [[1, 0, once[1], 1, 0, 1], [1, 0, once[1], 1, 0, 1], [0] * 6],
+            ]
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("llama", {"use_visit_text": True}),
+        ("llama", {"positions": "visit"}),
+        ("llama", {"history_text": "code+description"}),
+        ("gpt2", {}),
+        ("mistral", {"history_text": "description"}),
+        ("qwen2", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value.values() if "use_visit_text" not in value else ["text"]),
+)
+def test_one_pass_equals_one_forward_per_visit_and_prefix(family, fields):
+    model, tokenizer = tiny_mera(family, **fields)
+    encoder = encoder_of(model, tokenizer)
+    rows = patients(3, seed=4)
+    orders = [encoder.encode(row, 1, random.Random(number)) for number, row in enumerate(rows)]
+    together = forward(model, collate_timelines(orders, tokenizer.pad_token_id))
+    decision = 0
+    for row, timeline in zip(rows, orders, strict=True):
+        for number in range(1, len(timeline.visits)):
+            history = [
+                {"codes": [CODES[code] for code in codes], "text": visit["text"]}
+                for codes, visit in zip(timeline.visits[:number], row["visits"], strict=False)
+            ]
+            encoder.indices = lambda codes: [CODES.index(code) for code in codes]  # keep the order that was drawn
+            variant = encoder.encode_history({"profile": row["profile"], "visits": history})
+            for given in range(len(timeline.visits[number]) + 1):
+                ids, positions = list(variant.input_ids), list(variant.positions)
+                for place, code in enumerate(timeline.visits[number][:given]):
+                    step = 0 if fields.get("positions") == "visit" and place else 1
+                    ids += encoder.segments[code]
+                    positions += [positions[-1] + step + more for more in range(len(encoder.segments[code]))]
+                alone = Timeline(ids, positions, [len(ids) - 1], [number], [0], variant.visits)
+                output = forward(model, collate_timelines([alone], tokenizer.pad_token_id))
+                torch.testing.assert_close(together.code_logits[decision], output.code_logits[0], rtol=0, atol=1e-5)
+                torch.testing.assert_close(together.eov_logits[decision], output.eov_logits[0], rtol=0, atol=1e-5)
+                decision += 1
+    assert decision == len(together.eov_logits)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_padding_side_and_order_of_the_batch_change_nothing(family):
+    model, tokenizer = tiny_mera(family)
+    encoder = encoder_of(model, tokenizer)
+    timelines = [encoder.encode(row) for row in patients(5, seed=1)]
+    right = forward(model, collate_timelines(timelines, tokenizer.pad_token_id))
+    left = forward(model, collate_timelines(timelines, tokenizer.pad_token_id, "left"))
+    torch.testing.assert_close(right.code_logits, left.code_logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(right.eov_logits, left.eov_logits, rtol=0, atol=1e-5)
+
+    back = forward(model, collate_timelines(timelines[::-1], tokenizer.pad_token_id))
+    counts = [len(timeline.decisions) for timeline in timelines]
+    parts = back.code_logits.split(counts[::-1])
+    torch.testing.assert_close(right.code_logits, torch.cat(parts[::-1]), rtol=0, atol=1e-5)
+
+
+def test_shuffle_draws_the_order_of_every_visit(llama):
+    encoder = encoder_of(*llama)
+    row = patients(1, seed=1)[0]
+    plain = encoder.encode(row)
+    shuffled = encoder.encode(row, 1, random.Random(1))
+    assert shuffled.visits != plain.visits
+    assert [sorted(codes) for codes in shuffled.visits] == plain.visits
+    assert sorted(shuffled.input_ids) == sorted(plain.input_ids)
+    assert encoder.encode(row, 1, random.Random(1)) == shuffled
+
+
+def test_indices_are_in_tree_order_and_unique(llama):
+    encoder = encoder_of(*llama)
+    assert encoder.indices([CODES[4], CODES[1], CODES[4]]) == [1, 4]
+    with pytest.raises(ValueError, match=r"ICD9CM:999\.99 is not one of the 19 codes .* \(2 such codes in one visit\)"):
+        encoder.indices([CODES[0], "ICD9CM:999.99", "ICD9CM:000.0"])
+    with pytest.raises(ValueError, match="code 250.00 is not one of"):
+        encoder.indices(["250.00"])
+
+
+def test_foreign_tokenizers_are_refused(llama, tmp_path):
+    from mera_hf.configuration_mera import MeraConfig
+    from mera_hf.training.from_scratch import word_tokenizer
+
+    model, tokenizer = llama
+    check_code_tokens(model.config, tokenizer)
+    with pytest.raises(ValueError, match=r"expects the code token <ICD9CM:250.00> at id \d+, and the tokenizer does not"):
+        TimelineEncoder(model.config, word_tokenizer(["a word"]))
+    shifted = word_tokenizer(["a word"])
+    shifted.add_tokens([f"<{code}>" for code in CODES] + ["<eov>", "<visit>", "<profile>"], special_tokens=True)
+    with pytest.raises(ValueError, match=r"<ICD9CM:250.00> at id \d+, and the tokenizer has it at 6\. Load the tokenizer"):
+        TimelineEncoder(model.config, shifted)
+    with pytest.raises(ValueError, match="no code tokens yet; add them with `mera_hf.add_code_tokens"):
+        TimelineEncoder(MeraConfig(text_config=model.config.text_config), tokenizer)
+
+
+def test_the_encoder_can_be_sent_to_another_process(llama):
+    import pickle
+
+    encoder = encoder_of(*llama)
+    row = patients(1)[0]
+    assert pickle.loads(pickle.dumps(encoder)).encode(row) == encoder.encode(row)
