@@ -56,11 +56,12 @@ class MeraConfig(PreTrainedConfig):
         calibration (`list[float]`, *optional*):
             Weights of the log-odds that a code is in the next visit, fitted on validation, see
             [`MeraForDiagnosis.log_odds`]; without it the log-odds are the code logit less the EOV logit.
-        eov_offset (`float`, *optional*, defaults to 0.0):
-            The predicted set holds as many codes as have log-odds above this value; fitted on validation.
+        eov_value (`float`, *optional*, defaults to 0.5):
+            Where EOV cuts the ranking: a code is in the set if its value is above. The value is the probability, and 0.5 is
+            where the code's logit is EOV's, unless both were fitted on validation, see [`MeraForDiagnosis.decide`].
         rerank_depth (`int`, *optional*, defaults to 0):
-            The first so many codes of a ranking are put in the order of their log-odds. Recall at this depth and beyond
-            does not change; weighted F1 gains, since codes of the history get their due. 0 leaves the ranking alone.
+            The first so many codes of a ranking are put in the order of their value, and the set is taken from them. Recall
+            at this depth and beyond does not change; weighted F1 gains. 0 leaves the ranking alone.
     """
 
     model_type = "mera"
@@ -82,7 +83,7 @@ class MeraConfig(PreTrainedConfig):
     hidden_dropout: float = 0.0
     positions: str = "token"
     calibration: list[float] | None = None
-    eov_offset: float = 0.0
+    eov_value: float = 0.5
     rerank_depth: int = 0
     tie_word_embeddings: bool = False
 

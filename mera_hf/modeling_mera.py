@@ -72,13 +72,17 @@ class RankingHead(nn.Module):
         if config.history_term:
             self.patient_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES) + 1)
             self.code_gate = nn.Linear(hidden_size, len(HISTORY_FEATURES) + 1, bias=False)
+        # What naming a code is worth for weighted F1: weight * (P(code in the visit) - threshold), fitted on validation
+        self.register_buffer("value_weight", torch.zeros(config.num_codes))
+        self.register_buffer("value_threshold", torch.zeros(config.num_codes))
         # Log share of the training patients that have each code
         self.register_buffer("log_prevalence", torch.zeros(config.num_codes))
 
     @property
     def is_trained(self) -> bool:
-        """Whether anything has moved from zero, where an untrained head stands."""
-        return any(bool(tensor.any()) for tensor in self.state_dict().values())
+        """Whether anything has moved from zero, where an untrained head stands but for `value_weight`."""
+        tensors = (tensor for name, tensor in self.state_dict().items() if name != "value_weight")
+        return any(bool(tensor.any()) for tensor in tensors)
 
     def forward(
         self,
@@ -136,8 +140,11 @@ class MeraForDiagnosis(PreTrainedModel):
     def _init_weights(self, module):
         super()._init_weights(module)
         if isinstance(module, RankingHead):
-            for tensor in (*module.parameters(), *module.buffers()):
-                init.zeros_(tensor)
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                if name == "value_weight":
+                    init.ones_(tensor)
+                else:
+                    init.zeros_(tensor)
 
     @property
     def hidden_size(self) -> int:
@@ -155,8 +162,7 @@ class MeraForDiagnosis(PreTrainedModel):
         weight = self.get_input_embeddings().weight
         dtype = weight.dtype if weight.is_floating_point() else torch.float32
         self.ranking_head = RankingHead(self.config, self.hidden_size).to(device=weight.device, dtype=dtype)
-        for tensor in (*self.ranking_head.parameters(), *self.ranking_head.buffers()):
-            nn.init.zeros_(tensor)
+        self._init_weights(self.ranking_head)
 
     def code_rows(self) -> torch.Tensor:
         """Output rows of the codes in tree order with EOV last, shape `(codes + 1, d)`."""
@@ -303,28 +309,34 @@ class MeraForDiagnosis(PreTrainedModel):
         """
         Turn logits into rankings: order, set above EOV and probabilities.
 
-        Codes are ordered by their logit, and the first `config.rerank_depth` of them again by their log-odds. The predicted
-        set is the head of the ranking, as long as there are codes with log-odds above `config.eov_offset`.
+        Codes are ordered by their logit, and the first `config.rerank_depth` of them again by their value, which is the
+        probability of the code unless a calibration weighs it for weighted F1. The predicted set is the head of the ranking,
+        as long as there are codes with a value above `config.eov_value`.
 
         Args:
             output (`MeraOutput`): logits at `N` decisions.
             history_codes, history_values: the history at each decision, of shapes `(N, H)` and `(N, H, 7)`.
             top_k (`int`, *optional*): length of the ranking.
         """
+        head = self.ranking_head
         logits = output.code_logits.float()
-        odds = self.log_odds(output, history_codes, history_values)  # (N, C)
+        probabilities = self.log_odds(output, history_codes, history_values).sigmoid()  # (N, C)
+        values = head.value_weight.float() * (probabilities - head.value_threshold.float())
         order = logits.argsort(dim=-1, descending=True, stable=True)
         depth = self.config.rerank_depth
         if depth:
-            head = order[:, :depth]
-            places = odds.gather(1, head).argsort(dim=-1, descending=True, stable=True)
-            order = torch.cat([head.gather(1, places), order[:, depth:]], dim=1)
+            first = order[:, :depth]
+            places = values.gather(1, first).argsort(dim=-1, descending=True, stable=True)
+            order = torch.cat([first.gather(1, places), order[:, depth:]], dim=1)
+            set_sizes = (values.gather(1, first) > self.config.eov_value).sum(-1)
+        else:
+            set_sizes = (values > self.config.eov_value).sum(-1)
         order = order[:, :top_k]
         return MeraRanking(
             order=order.cpu(),
-            set_sizes=(odds > self.config.eov_offset).sum(-1).cpu(),
+            set_sizes=set_sizes.cpu(),
             logits=logits.gather(1, order).cpu(),
-            probabilities=odds.gather(1, order).sigmoid().cpu(),
+            probabilities=probabilities.gather(1, order).cpu(),
         )
 
     def log_odds(

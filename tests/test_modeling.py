@@ -77,7 +77,7 @@ def test_parts_of_the_ranking_head_by_hand(field):
     fields = {"history_term": field == "history_term", "code_bias": field == "code_bias"}
     model, tokenizer = tiny_mera("llama", **fields)
     plain = copy.deepcopy(model)
-    for tensor in (*plain.ranking_head.parameters(), *plain.ranking_head.buffers()):
+    for tensor in plain.ranking_head.parameters():
         tensor.data.zero_()
     patient = {"visits": [{"codes": [CODES[3], CODES[8]]}, {"codes": [CODES[3]]}]}
     timeline = encoder_of(model, tokenizer).encode_history(patient)
@@ -97,7 +97,7 @@ def test_parts_of_the_ranking_head_by_hand(field):
             assert not hasattr(head, "code_bias")
             hidden = model.language_model.model(batch["input_ids"]).last_hidden_state[0, -1]
             log = torch.tensor([2.0, 3.0]).log()
-            features = {3: [1, 0, log[1], 1.0, 0, 1], 8: [0, 1, log[0], 0.5, log[0], 1]}
+            features = {3: [1, 0, log[1], 1.0, 0, 1, 1], 8: [0, 1, log[0], 0.5, log[0], 1, 1]}
             for code, values in features.items():
                 values = torch.tensor([*values, head.log_prevalence[code]])
                 gate = head.patient_gate(hidden) + head.code_gate(model.code_rows()[code])
@@ -180,8 +180,11 @@ def small_decider(**fields):
     return MeraForDiagnosis(config)
 
 
-NO_HISTORY = (torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0, 6))
-HISTORY = (torch.tensor([[3, 1, -1]]), torch.tensor([[[1.0, 0, 0.7, 1, 0, 1], [0, 1, 0.7, 0.5, 0.7, 1], [0] * 6]]))
+NO_HISTORY = (torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0, 7))
+HISTORY = (
+    torch.tensor([[3, 1, -1]]),
+    torch.tensor([[[1.0, 0, 0.7, 1, 0, 1, 1], [0, 1, 0.7, 0.5, 0.7, 1, 1], [0] * 7]]),
+)
 
 
 def test_ties_stand_in_tree_order_and_the_set_is_what_lies_above_eov():
@@ -197,17 +200,31 @@ def test_without_calibration_the_set_holds_exactly_the_codes_above_eov():
     logits = 20 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
     eov = logits[:, 2].clone()  # a tie in every row
     eov[::2] += 1e-6
-    history = torch.zeros(200, 0, dtype=torch.long), torch.zeros(200, 0, 6)
+    history = torch.zeros(200, 0, dtype=torch.long), torch.zeros(200, 0, 7)
     ranking = small_decider().decide(MeraOutput(logits, eov), *history)
     assert torch.equal(ranking.set_sizes, (logits > eov[:, None]).sum(1))
 
 
-@pytest.mark.parametrize(("offset", "size"), [(-3.0, 5), (-2.0, 4), (0.0, 2), (0.5, 2), (1.0, 0)])
-def test_eov_offset_moves_the_cut(offset, size):
+@pytest.mark.parametrize(("value", "size"), [(0.1, 5), (0.12, 4), (0.5, 2), (0.73, 2), (0.74, 0)])
+def test_eov_value_moves_the_cut(value, size):
+    """Log-odds 1, 0 and -2: probabilities 0.731, 0.5 and 0.119."""
     output = MeraOutput(torch.tensor([[1.0, 2.0, 1.0, 2.0, -1.0]]), torch.tensor([1.0]))
-    ranking = small_decider(eov_offset=offset).decide(output, *NO_HISTORY)
+    ranking = small_decider(eov_value=value).decide(output, *NO_HISTORY)
     assert ranking.set_sizes.tolist() == [size]
     assert ranking.order.tolist() == [[1, 3, 0, 2, 4]]
+
+
+def test_values_order_the_head_and_cut_it():
+    """weight * (probability - threshold), for the first three codes of the ranking alone."""
+    model = small_decider(rerank_depth=3, eov_value=0.1)
+    model.ranking_head.value_weight.copy_(torch.tensor([1.0, 0.5, 2.0, 1.0, 100.0]))
+    model.ranking_head.value_threshold.copy_(torch.tensor([0.5, 0.2, 0.4, 0.0, 0.0]))
+    chances = torch.tensor([[0.8, 0.7, 0.6, 0.3, 0.2]])
+    ranking = model.decide(MeraOutput(chances.logit(), torch.zeros(1)), *NO_HISTORY)
+    # Values 0.3, 0.25 and 0.4 are above the cut; that of the last code is too, but it is not among the first three
+    assert ranking.order.tolist() == [[2, 0, 1, 3, 4]]
+    assert ranking.set_sizes.tolist() == [3]
+    torch.testing.assert_close(ranking.probabilities, torch.tensor([[0.6, 0.8, 0.7, 0.3, 0.2]]))
 
 
 def test_calibrated_log_odds_by_hand():
@@ -239,7 +256,7 @@ def test_rerank_depth_permutes_the_head_of_the_ranking(depth):
     head = again.probabilities[:, :depth]
     assert (head[:, 1:] <= head[:, :-1]).all()
     assert torch.equal(again.logits, output.code_logits.gather(1, again.order))
-    assert torch.equal(again.set_sizes, plain.set_sizes)
+    assert torch.equal(again.set_sizes, plain.set_sizes if not depth else (head > 0.5).sum(1))
     assert (depth < 2) == torch.equal(again.order, plain.order)
 
 
@@ -253,7 +270,7 @@ def test_a_tie_in_the_log_odds_keeps_the_order_of_the_logits():
 
 
 def test_config_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="`history_text` is 'words'; choose one of code, code.description, description"):
+    with pytest.raises(ValueError, match="`history_text` is 'words'; choose one of code, code.description"):
         MeraConfig(history_text="words")
     with pytest.raises(ValueError, match="`positions` is 'codes'; choose one of token, visit"):
         MeraConfig(positions="codes")
@@ -264,7 +281,7 @@ def test_config_refuses_what_it_does_not_know():
 def test_config_round_trip(tmp_path):
     model, _ = tiny_mera("qwen2", positions="visit", hidden_dropout=0.1)
     config = model.config
-    config.calibration, config.eov_offset, config.rerank_depth = [0.1, -2.0, 3.0, 0.0, 1.0, -0.5], -1.25, 7
+    config.calibration, config.eov_value, config.rerank_depth = [0.1, -2.0, 3.0, 0.0, 1.0, -0.5], 0.25, 7
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert isinstance(loaded, MeraConfig)
@@ -380,6 +397,11 @@ def test_no_family_is_left_out_of_the_equality_tests():
 def test_ranking_head_can_be_reset(llama):
     model, _ = llama
     randomise_head(model)
+    assert model.ranking_head.is_trained
     model.reset_ranking_head()
-    tensors = [*model.ranking_head.parameters(), *model.ranking_head.buffers()]
-    assert len(tensors) == 5 and not any(tensor.any() for tensor in tensors)
+    head = model.ranking_head
+    assert not any(tensor.any() for tensor in (*head.parameters(), head.log_prevalence, head.value_threshold))
+    assert (head.value_weight == 1).all()
+    assert not model.ranking_head.is_trained
+
+    assert not MeraForDiagnosis(model.config).ranking_head.is_trained

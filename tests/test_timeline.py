@@ -153,24 +153,41 @@ def test_visit_text_stands_behind_the_eov():
 
 
 def test_history_entries_by_hand():
-    assert len(HISTORY_FEATURES) == 6
-    codes, values = history_entries([[3, 5], [5, 7], [1], [5, 3]])
+    vocabularies = ["ICD9CM"] * 7 + ["ICD10CM"]
+    codes, values = history_entries([[3, 5], [5, 7], [1], [5, 3]], vocabularies)
     assert codes == [1, 3, 5, 7]
     expected = [
-        [0.0, 1.0, math.log(2), 1 / 4, math.log(2), 1.0],
-        [1.0, 0.0, math.log(3), 2 / 4, 0.0, 1.0],
-        [1.0, 0.0, math.log(4), 3 / 4, 0.0, 1.0],
-        [0.0, 1.0, math.log(2), 1 / 4, math.log(3), 1.0],
+        [0.0, 1.0, math.log(2), 1 / 4, math.log(2), 1.0, 1.0],
+        [1.0, 0.0, math.log(3), 2 / 4, 0.0, 1.0, 1.0],
+        [1.0, 0.0, math.log(4), 3 / 4, 0.0, 1.0, 1.0],
+        [0.0, 1.0, math.log(2), 1 / 4, math.log(3), 0.0, 1.0],  # ICD-10 has not reached the last visit
     ]
+    assert len(HISTORY_FEATURES) == 7
     assert values == [pytest.approx(row) for row in expected]
-    assert history_entries([]) == ([], [])
-    assert history_entries([[], []]) == ([], [])
+    assert history_entries([], vocabularies) == ([], [])
+    assert history_entries([[], []], vocabularies) == ([], [])
+
+
+def test_histories_of_a_timeline_are_those_before_each_target(llama):
+    encoder = encoder_of(*llama)
+    row = patients(1, seed=3, fewest_visits=4)[0]
+    timeline = encoder.encode(row)
+    assert list(timeline.histories) == [1, 2, 3]
+    for number, history in timeline.histories.items():
+        assert history == history_entries(timeline.visits[:number], ["ICD9CM"] * len(CODES))
+    assert list(encoder.encode_history(row).histories) == [4]
+    # What `max_length` cuts from the sequence stays in the history
+    cut = encoder_of(*llama, len(timeline.input_ids) - 1).encode(row)
+    assert cut.dropped_visits and cut.histories[3] == timeline.histories[3]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_collated_tensors_by_hand(side):
-    long = Timeline([10, 11, 12, 13, 14], [0, 1, 2, 2, 3], [1, 2, 4], [1, 1, 2], [0, 1, 0], [[4], [2, 0], [3]])
-    short = Timeline([20, 21], [0, 1], [1], [1], [0], [[5, 6]])  # its next visit is open
+    long = Timeline([10, 11, 12, 13, 14], [0, 1, 2, 2, 3], [1, 2, 4], [1, 1, 2], [0, 1, 0], [[4], [2, 0], [3]], {})
+    short = Timeline([20, 21], [0, 1], [1], [1], [0], [[5, 6]], {})  # its next visit is open
+    one, two = [[1.0] * 7], [[float(feature)] * 7 for feature in range(2, 5)]
+    long.histories = {1: ([4], one), 2: ([0, 2, 4], two)}
+    short.histories = {1: ([5, 6], two[:2])}
     batch = collate_timelines([long, short], 9, side)
     right = side == "right"
     assert batch["input_ids"].tolist() == [long.input_ids, [20, 21, 9, 9, 9] if right else [9, 9, 9, 20, 21]]
@@ -183,17 +200,7 @@ def test_collated_tensors_by_hand(side):
     assert batch["visit_codes"].tolist() == [[2, 0], [3, -1], [-1, -1]]
     assert batch["history_codes"].tolist() == [[4, -1, -1], [0, 2, 4], [5, 6, -1]]
     assert batch["history_values"].dtype == torch.float32
-    once = [0.0, math.log(2)]
-    torch.testing.assert_close(
-        batch["history_values"],
-        torch.tensor(
-            [
-                [[1, 0, once[1], 1, 0, 1], [0] * 6, [0] * 6],
-                [[1, 0, once[1], 0.5, 0, 1], [1, 0, once[1], 0.5, 0, 1], [0, 1, once[1], 0.5, once[1], 1]],
-                [[1, 0, once[1], 1, 0, 1], [1, 0, once[1], 1, 0, 1], [0] * 6],
-            ]
-        ),
-    )
+    assert batch["history_values"].tolist() == [[*one, [0.0] * 7, [0.0] * 7], two, [*two[:2], [0.0] * 7]]
 
 
 @pytest.mark.parametrize(
@@ -204,9 +211,9 @@ def test_collated_tensors_by_hand(side):
         ("llama", {"history_text": "code+description"}),
         ("gpt2", {}),
         ("mistral", {"history_text": "description"}),
-        ("qwen2", {}),
+        ("qwen2", {"use_profile": False}),
     ],
-    ids=lambda value: value if isinstance(value, str) else "-".join(value.values() if "use_visit_text" not in value else ["text"]),
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_one_pass_equals_one_forward_per_visit_and_prefix(family, fields):
     model, tokenizer = tiny_mera(family, **fields)
@@ -229,7 +236,7 @@ def test_one_pass_equals_one_forward_per_visit_and_prefix(family, fields):
                     step = 0 if fields.get("positions") == "visit" and place else 1
                     ids += encoder.segments[code]
                     positions += [positions[-1] + step + more for more in range(len(encoder.segments[code]))]
-                alone = Timeline(ids, positions, [len(ids) - 1], [number], [0], variant.visits)
+                alone = Timeline(ids, positions, [len(ids) - 1], [number], [0], variant.visits, variant.histories)
                 output = forward(model, collate_timelines([alone], tokenizer.pad_token_id))
                 torch.testing.assert_close(together.code_logits[decision], output.code_logits[0], rtol=0, atol=1e-5)
                 torch.testing.assert_close(together.eov_logits[decision], output.eov_logits[0], rtol=0, atol=1e-5)
@@ -267,7 +274,7 @@ def test_shuffle_draws_the_order_of_every_visit(llama):
 def test_indices_are_in_tree_order_and_unique(llama):
     encoder = encoder_of(*llama)
     assert encoder.indices([CODES[4], CODES[1], CODES[4]]) == [1, 4]
-    with pytest.raises(ValueError, match=r"ICD9CM:999\.99 is not one of the 19 codes .* \(2 such codes in one visit\)"):
+    with pytest.raises(ValueError, match=r"999\.99 is not one of the 19 codes .* \(2 such codes in one visit\)"):
         encoder.indices([CODES[0], "ICD9CM:999.99", "ICD9CM:000.0"])
     with pytest.raises(ValueError, match="code 250.00 is not one of"):
         encoder.indices(["250.00"])
@@ -279,11 +286,11 @@ def test_foreign_tokenizers_are_refused(llama, tmp_path):
 
     model, tokenizer = llama
     check_code_tokens(model.config, tokenizer)
-    with pytest.raises(ValueError, match=r"expects the code token <ICD9CM:250.00> at id \d+, and the tokenizer does not"):
+    with pytest.raises(ValueError, match=r"the code token <ICD9CM:250.00> at id \d+, and the tokenizer does not"):
         TimelineEncoder(model.config, word_tokenizer(["a word"]))
     shifted = word_tokenizer(["a word"])
     shifted.add_tokens([f"<{code}>" for code in CODES] + ["<eov>", "<visit>", "<profile>"], special_tokens=True)
-    with pytest.raises(ValueError, match=r"<ICD9CM:250.00> at id \d+, and the tokenizer has it at 6\. Load the tokenizer"):
+    with pytest.raises(ValueError, match=r"<ICD9CM:250.00> at id \d+, and the tokenizer has it at 6\. Load"):
         TimelineEncoder(model.config, shifted)
     with pytest.raises(ValueError, match="no code tokens yet; add them with `mera_hf.add_code_tokens"):
         TimelineEncoder(MeraConfig(text_config=model.config.text_config), tokenizer)

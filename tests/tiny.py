@@ -1,4 +1,4 @@
-"""Tiny language models, tokenizers and synthetic patients, all from a seed, for the tests of the model and of training."""
+"""Tiny language models, tokenizers and synthetic patients, all from a seed, for tests of the model and of training."""
 
 import random
 
@@ -30,7 +30,8 @@ FAMILIES = {
     "qwen2": {"model_type": "qwen2", **SMALL, "num_key_value_heads": 2, "tie_word_embeddings": True},
     "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
     | {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-    "gemma2": {"model_type": "gemma2", **SMALL, "num_key_value_heads": 2, "head_dim": 8, "final_logit_softcapping": 3.0},
+    "gemma2": {"model_type": "gemma2", **SMALL, "num_key_value_heads": 2, "head_dim": 8}
+    | {"final_logit_softcapping": 3.0},
     "gpt_neox": {"model_type": "gpt_neox", **SMALL, "max_position_embeddings": 256},
     "granite": {"model_type": "granite", **SMALL, "num_key_value_heads": 2, "logits_scaling": 2.0}
     | {"embedding_multiplier": 3.0, "residual_multiplier": 0.5},
@@ -57,7 +58,7 @@ def tiny_mera(family: str = "llama", seed: int = 0, head: bool = True, **config_
 @torch.no_grad()
 def randomise_head(model, seed: int = 0, scale: float = 0.3) -> None:
     generator = torch.Generator().manual_seed(seed)
-    for tensor in (*model.ranking_head.parameters(), *model.ranking_head.buffers()):
+    for tensor in (*model.ranking_head.parameters(), model.ranking_head.log_prevalence):
         tensor.copy_(scale * torch.randn(tensor.shape, generator=generator))
 
 

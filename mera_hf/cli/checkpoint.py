@@ -9,8 +9,8 @@ def open_checkpoint(name: str):
     """The model, on the GPU if there is one, and its tokenizer.
 
     Raises:
-        [`InputError`]: where there is no checkpoint, it is not one of mera, it was memorized but not trained to rank, or a
-            part of it is missing.
+        [`InputError`]: where there is no checkpoint, it is not one of mera, a part of it is missing, or it was memorized
+            but not trained to rank.
     """
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -26,10 +26,15 @@ def open_checkpoint(name: str):
         raise InputError(f"checkpoint {name!r} is a {config.model_type} model; train it with `mera train` first.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"checkpoint {name!r} has no tokenizer; copy the tokenizer files that were saved with it."
+        ) from error
+    try:
         check_code_tokens(config, tokenizer)
         model = AutoModel.from_pretrained(name).eval()
     except (OSError, ValueError) as error:
         raise InputError(f"checkpoint {name!r} is not whole: {str(error).splitlines()[0]}") from error
-    if not model.ranking_head.log_prevalence.any():
+    if not model.ranking_head.is_trained:
         raise InputError(f"checkpoint {name!r} was memorized but not trained to rank; run `mera train` on it first.")
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer

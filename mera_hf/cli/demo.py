@@ -9,8 +9,8 @@ from ..errors import InputError
 
 
 DESCRIPTION = """\
-Run MERA end to end on the patients of Diabetes 130-US Hospitals (bundled, CC BY 4.0): prepare the visits, memorize what
-the codes mean, train a small model from scratch to rank the codes of the next visit, evaluate it on test patients
+Run MERA end to end on the patients of Diabetes 130-US Hospitals (bundled, CC BY 4.0): prepare the visits, memorize
+what the codes mean, train a small model from scratch to rank the codes of the next visit, evaluate it on test patients
 beside reference rankers, and predict for one example. Takes minutes on two cores, needs no network and no GPU.
 """
 RECIPES = Path(__file__).parent / "demo_recipe"

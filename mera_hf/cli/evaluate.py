@@ -17,6 +17,7 @@ EPILOG = """\
 example
   mera evaluate runs/mera --dataset data/diabetes130 --output-dir runs/mera/evaluation
 """
+NO_REPORT = "no report.html and plots: they need 20 codes or more, and pip install 'mera_hf[report]'"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -28,7 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
+    )
     parser.add_argument("--dataset", metavar="DIR", required=True, help="folder that `mera prepare` wrote")
     parser.add_argument(
         "--split", choices=("train", "validation", "test"), default="test", help="patients to rank (default test)"
@@ -47,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise InputError(f"`--batch-size` is {args.batch_size}; it must be 1 or more.")
     output = Path(args.output_dir) if args.output_dir else None
+    if output and output.is_file():
+        raise InputError(f"`--output-dir` {output} is a file; choose a folder.")
     if output and (output / "metrics.json").exists() and not args.overwrite:
         raise InputError(f"`--output-dir` {output} holds an evaluation; choose another folder or add `--overwrite`.")
     model, tokenizer = open_checkpoint(args.checkpoint)
@@ -60,9 +65,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
     print(table_text(evaluation.metrics))
     if output:
-        evaluation.write(output)
-        print(f"\nwritten to {output}: metrics.json, table.md, report.html, plots/")
+        written = evaluation.write(output)
+        print(f"\nwritten to {output}: {', '.join(written)}")
+        if "report.html" not in written:
+            print(NO_REPORT)
     else:
         print("\nnothing written; add --output-dir DIR for metrics.json and a report with plots")
-    print(f'next: mera predict {args.checkpoint} --visits "250.00 401.9; 428.0 584.9"')
+    commonest = model.ranking_head.log_prevalence.topk(min(2, len(model.config.codes))).indices.tolist()
+    example = " ".join(model.config.codes[code] for code in commonest)
+    print(f'next: mera predict {args.checkpoint} --visits "{example}"')
     return 0

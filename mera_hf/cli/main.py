@@ -74,8 +74,11 @@ def main(argv: list[str] | None = None) -> int:
 def _quiet() -> None:
     """Warnings of libraries that a user of `mera` can do nothing about."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")  # a machine without a GPU
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT asks for the old name
+    for message in (
+        "'pin_memory' argument is set as true",  # a machine without a GPU
+        "`is_gradient_checkpointing` is deprecated",  # the older name, which PEFT asks for
+    ):
+        warnings.filterwarnings("ignore", message=message)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # an optional kernel that is not installed
 
 

@@ -27,13 +27,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub")
-    parser.add_argument("--visits", metavar="CODES", required=True, help='earlier visits, such as "250.00 401.9; 428.0"')
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
+    )
+    parser.add_argument("--visits", metavar="CODES", required=True, help='earlier visits: "250.00 401.9; 428.0"')
     parser.add_argument("--sex", choices=("F", "M"), help="sex of the patient, if known")
     parser.add_argument("--age", type=float, metavar="YEARS", help="age at the first visit in years, if known")
     parser.add_argument("--race", metavar="WORD", help="race as the training data writes it, if known")
     parser.add_argument(
-        "--icd", choices=("9", "10"), help="ICD version of the codes; default: the one version that the model knows"
+        "--icd", choices=("9", "10"), help="ICD version of the codes; default: the one that the model knows"
     )
     parser.add_argument("--top-k", type=int, default=20, metavar="N", help="codes to show (default 20)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -55,19 +57,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _version(codes: list[str], icd: str | None) -> str:
+def _version(codes: list[str], icd: str | None) -> str | None:
+    """The version of codes that are written without one; `None` where the model knows both and nobody said."""
     known = sorted({code.split(":")[0] for code in codes})
     if icd is None:
-        if len(known) > 1:
-            raise InputError(f"this model knows {' and '.join(known)}; say which the visits use: `--icd 9` or `--icd 10`.")
-        return known[0]
+        return known[0] if len(known) == 1 else None
     version = {"9": "ICD9CM", "10": "ICD10CM"}[icd]
     if version not in known:
         raise InputError(f"`--icd {icd}`: this model knows {known[0]} codes only.")
     return version
 
 
-def read_visits(text: str, version: str, candidates: list[str]) -> list[list[str]]:
+def read_visits(text: str, version: str | None, candidates: list[str]) -> list[list[str]]:
     """Codes of each visit from `"250.00 401.9; 428.0"`, in any spelling; a visit may hold `ICD10CM:I50.9` as well.
 
     A code that the model does not rank is replaced by the one code of the model that it lies under (a category for its
@@ -75,7 +76,7 @@ def read_visits(text: str, version: str, candidates: list[str]) -> list[list[str
 
     Args:
         text (`str`): the visits, oldest first.
-        version (`str`): `ICD9CM` or `ICD10CM`.
+        version (`str`, *optional*): `ICD9CM` or `ICD10CM`, of the codes that do not name theirs.
         candidates (`list[str]`): codes of the model.
 
     Raises:
@@ -88,6 +89,11 @@ def read_visits(text: str, version: str, candidates: list[str]) -> list[list[str
     for number, part in enumerate(parts, start=1):
         codes = []
         for raw in part.replace(",", " ").split():
+            if ":" not in raw and version is None:
+                raise InputError(
+                    f"`--visits`, visit {number}: {raw!r} may be ICD-9-CM or ICD-10-CM, and this model knows both; "
+                    "add `--icd 9` or `--icd 10`, or write the version with the code, as in ICD10CM:I50.9."
+                )
             try:
                 code = (code_tree(raw) if ":" in raw else IcdTree.load(version)).normalize(raw)
             except UnknownCodeError as error:
@@ -96,8 +102,8 @@ def read_visits(text: str, version: str, candidates: list[str]) -> list[list[str
             known = [node for node in (code, *reversed(tree.ancestors(code))) if node in candidates]
             if not known:
                 raise InputError(
-                    f"`--visits`, visit {number}: {code} ({tree.description(code)}) is not one of the {len(candidates):,} "
-                    "codes of this model, nor is a code above it; leave it out."
+                    f"`--visits`, visit {number}: {code} ({tree.description(code)}) is not one of the "
+                    f"{len(candidates):,} codes of this model, nor is a code above it; leave it out."
                 )
             if known[0] not in codes:
                 codes.append(known[0])
@@ -151,5 +157,8 @@ def as_table(result: dict) -> str:
             lines.append(cut)
     if result["set_size"] > len(result["ranking"]):
         lines.append(f"  ... EOV stands behind {result['set_size']} codes; raise --top-k to see them")
-    lines += ["", "P is the probability that the code is recorded at the next visit. For research, not for clinical decisions."]
+    lines += [
+        "",
+        "P: the probability that the code is recorded at the next visit. For research, not clinical decisions.",
+    ]
     return "\n".join(lines)

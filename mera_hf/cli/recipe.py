@@ -42,7 +42,7 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
 
     class RecipeParser(TrlParser):
         def error(self, message):  # argparse would print hundreds of options
-            raise InputError(f"{path}: {message}")
+            raise ValueError(message)
 
     try:
         keys = yaml.safe_load(Path(path).read_text())
@@ -78,7 +78,7 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
 
 
 def _as_options(keys: dict) -> list[str]:
-    """The keys of a recipe as command-line options, so that their values are checked as those are; null is the default."""
+    """The keys of a recipe as command-line options, so that their values are checked alike; null is the default."""
     options = []
     for key, value in keys.items():
         if isinstance(value, list):
@@ -105,13 +105,11 @@ class Stage:
         inputs (`tuple[str | None, ...]`, *optional*): model and dataset that the training reads.
 
     Raises:
-        [`InputError`]: where there is no folder, it holds something and neither `--overwrite` nor `--resume` was given, it
-            is not one that mera wrote, it holds one of `inputs`, or there is nothing to resume.
+        [`InputError`]: where no folder is named, it holds something and neither `--overwrite` nor `--resume` was given,
+            mera did not write it, it holds one of `inputs`, or there is nothing to resume.
     """
 
     def __init__(self, args: argparse.Namespace, recipe_output_dir: str | None, inputs: tuple = ()):
-        from transformers.trainer_utils import get_last_checkpoint
-
         name = args.output_dir or recipe_output_dir
         if not name:
             raise InputError("`--output-dir` is missing: say where the checkpoint goes.")
@@ -123,20 +121,25 @@ class Stage:
         if self.folder.is_file():
             raise InputError(f"`--output-dir` {self.folder} is a file; choose a folder.")
         if args.resume:
-            self.last = get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+            # The Trainer writes its state last: a step without it was cut short itself
+            saved = [path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
+            self.last = str(max(saved, key=lambda path: int(path.name.split("-")[1]))) if saved else None
             if self.last is None:
                 raise InputError(f"`--resume`: {self.checkpoints} holds no saved step; start without it.")
         elif any(path.is_file() for path in self.folder.rglob("*")):
             if not args.overwrite:
                 hint = ", or `--resume` to go on" if self.checkpoints.is_dir() else ""
                 raise InputError(
-                    f"`--output-dir` {self.folder} is not empty; choose another folder, or add `--overwrite` to replace it{hint}."
+                    f"`--output-dir` {self.folder} is not empty; choose another folder, or add `--overwrite` to replace it"
+                    f"{hint}."
                 )
             if not self._is_ours():
                 raise InputError(f"`--output-dir` {self.folder} holds no checkpoint of mera; it is not overwritten.")
             for path in inputs:
                 if path and Path(path).resolve().is_relative_to(self.folder.resolve()):
-                    raise InputError(f"`--output-dir` {self.folder} holds {path}, which this training reads; choose another.")
+                    raise InputError(
+                        f"`--output-dir` {self.folder} holds {path}, which this training reads; choose another folder."
+                    )
             self.replaces = True
 
     def _is_ours(self) -> bool:
@@ -144,7 +147,7 @@ class Stage:
         return bool(names & {"memorization.json", "training.json"}) or names <= {"checkpoints", "unfinished"}
 
     def open(self) -> None:
-        """Make the folder, without what an earlier training left in it: to be called once the input is known to be good."""
+        """Make the folder, without what an earlier training left in it; called once the input is known to be good."""
         if self.replaces:
             shutil.rmtree(self.folder)
         self.checkpoints.mkdir(parents=True, exist_ok=True)

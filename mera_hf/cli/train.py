@@ -9,15 +9,15 @@ from .recipe import Stage, add_recipe_arguments, open_dataset, parse_recipe, rec
 
 
 DESCRIPTION = """\
-Train a model to rank all codes for the next visit from a patient's earlier visits, and fit the cut of the ranking into a
-set (EOV) on the validation patients. Start from a memorized checkpoint, from a base model, or from scratch.
+Train a model to rank all codes for the next visit from a patient's earlier visits, and fit the cut of the ranking
+into a set (EOV) on the validation patients. Start from a memorized checkpoint, from a base model, or from scratch.
 """
 EPILOG = """\
 Any field of the recipe can be given as an option and overrides it:
   mera train --config recipes/tiny-cpu/train.yaml --dataset data/diabetes130 --model-name-or-path runs/memorized \\
              --output-dir runs/mera
-  mera train --config recipes/biomistral-7b/train-qlora.yaml --dataset data/mimic4 --model-name-or-path runs/memorized \\
-             --output-dir runs/mera --per-device-train-batch-size 2
+  mera train --config recipes/biomistral-7b/train-qlora.yaml --dataset data/mimic4 \\
+             --model-name-or-path runs/memorized --output-dir runs/mera --per-device-train-batch-size 2
 The recipes explain every key.
 """
 
@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print the figures on validation; return the exit status 0."""
-    from ..evaluation.calibration import FEWEST
+    from ..evaluation.calibration import FEWEST, enough_to_calibrate
     from ..evaluation.results import COLUMNS, format_figure
     from ..training.mera_config import MeraTrainerConfig
 
@@ -53,16 +53,18 @@ def run(args: argparse.Namespace) -> int:
             if name in metrics:
                 print(f"  {title:<14}{format_figure(name, metrics[name]):>6}")
     if patients < FEWEST:
-        print(
-            f"\nprobabilities and the cut at EOV are as trained, not calibrated: that takes {FEWEST} validation patients, and "
-            f"there are {patients}"
+        fitted = (
+            "fitted on the training patients instead" if len(enough_to_calibrate(dataset)) >= FEWEST else "not fitted"
         )
+        print(f"note: with fewer than {FEWEST} validation patients, probabilities and the EOV cut are {fitted}")
     print(f"\nwritten to {stage.folder}")
     print(f"next: mera evaluate {stage.folder} --dataset {folder} --output-dir {stage.folder / 'evaluation'}")
     return 0
 
 
-def train(training_args, model_args, mera_args, dataset, codes: list[str], stage: Stage, recipe: str) -> dict[str, float]:
+def train(
+    training_args, model_args, mera_args, dataset, codes: list[str], stage: Stage, recipe: str
+) -> dict[str, float]:
     """Train the stage, fit the cut on validation and write the checkpoint; returns the figures on validation."""
     import json
     import time
@@ -73,7 +75,7 @@ def train(training_args, model_args, mera_args, dataset, codes: list[str], stage
     from ..training.stages import load_model, save_checkpoint, wrap_with_adapter
 
     if not len(dataset["validation"]) and training_args.eval_strategy != "no":
-        raise InputError("`eval_strategy` needs validation patients, and the dataset has none; set `--eval-strategy no`.")
+        raise InputError("`eval_strategy` needs validation patients, and there are none; set `--eval-strategy no`.")
     started = time.perf_counter()
     training_args.output_dir = str(stage.checkpoints)
     model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)

@@ -21,7 +21,8 @@ class TimelineDataset(Dataset):
         rows (`datasets.Dataset` or `list[dict]`): a visits dataset; held in memory.
         encoder (`TimelineEncoder`): writes a patient.
         first_target (`int`, *optional*, defaults to 1): index of the first visit that is predicted; patients with fewer
-            visits, and those whose last visit is longer than the encoder's `max_length`, are left out; `left_out` counts them.
+            visits, and those whose last visit is longer than the encoder's `max_length`, are left out and counted in
+            `left_out`.
         seed (`int`, *optional*, defaults to 0): of the code orders.
         prefix_share (`float`, *optional*, defaults to 1.0): share of the decisions behind the first code of a visit that
             an epoch keeps; without an epoch all are kept.
@@ -45,7 +46,9 @@ class TimelineDataset(Dataset):
             raise InputError(f"the dataset does not fit the model: {error}") from error
         fits = [bool(timeline.decisions) for timeline in timelines]
         if not any(fits):
-            raise InputError(f"`max_length` is {encoder.max_length}, shorter than the last visit of every patient; raise it.")
+            raise InputError(
+                f"`max_length` is {encoder.max_length}, shorter than the last visit of every patient; raise it."
+            )
         self.rows, timelines = list(itertools.compress(self.rows, fits)), list(itertools.compress(timelines, fits))
         self.left_out = len(rows) - len(self.rows)
         self.lengths = [len(timeline.input_ids) for timeline in timelines]

@@ -40,15 +40,20 @@ class Evaluation:
     metrics: dict
     report: dict
 
-    def write(self, folder: str | Path) -> None:
-        """Write `metrics.json`, `table.md`, and where matplotlib is installed `report.html` and the plots, into `folder`."""
+    def write(self, folder: str | Path) -> list[str]:
+        """Write `metrics.json`, `table.md`, `report.html` and `plots/` into `folder`; return the names written.
+
+        Report and plots need matplotlib and jinja2, and 20 codes or more, without which there is no recall@20.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_metrics(self.metrics, folder / "metrics.json")
         write_text(table_markdown(self.metrics) + "\n", folder / "table.md")
-        if plots.installed():
-            write_report(self.report, folder / "report.html")
-            plots.write_plots(self.report, folder / "plots", formats=("png",))
+        if not plots.installed() or "recall@20" not in self.metrics["rankers"]["mera"]:
+            return ["metrics.json", "table.md"]
+        write_report(self.report, folder / "report.html")
+        plots.write_plots(self.report, folder / "plots", formats=("png",))
+        return ["metrics.json", "table.md", "report.html", "plots/"]
 
 
 def evaluate_checkpoint(
@@ -85,6 +90,8 @@ def evaluate_checkpoint(
     if not samples:
         raise InputError(f"the split {split!r} of {folder} has no patient with two visits; prepare more patients.")
     ks = [k for k in KS if k <= len(codes)]
+    if not ks:
+        raise InputError(f"the model ranks {len(codes)} codes; recall@{KS[0]} takes {KS[0]} or more.")
 
     def rank(chosen, title="ranking"):
         ranking = rank_samples(model, tokenizer, chosen, batch_size, title)

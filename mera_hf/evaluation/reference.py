@@ -255,6 +255,7 @@ def fit_threshold(scores: np.ndarray, samples: Sequence[Sample]) -> float:
     order = np.argsort(-scores, kind="stable")
     total, scores = gain[order].cumsum(), scores[order]
     reachable = np.append(scores[1:] != scores[:-1], True)  # a cut lies between scores that differ
+    reachable &= scores > -np.inf  # which marks codes that are no candidates
     return float(scores[np.where(reachable, total, -1).argmax()])
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from ..errors import InputError
+
 
 @dataclass
 class MeraArguments:
@@ -12,8 +14,8 @@ class MeraArguments:
         dataset (`str`, *optional*):
             Folder of a prepared dataset, see `mera prepare`.
         from_scratch (`dict`, *optional*):
-            Architecture of a small model with random weights instead of `model_name_or_path`: `model_type` and fields of its
-            config.
+            Architecture of a small model with random weights, used where no `model_name_or_path` is given: `model_type` and
+            fields of its config.
         candidates (`str`, *optional*, defaults to `"cohort"`):
             Codes that are ranked: `cohort`, those of the dataset, or `tree`, all billable codes of their ICD versions and
             those of the dataset.
@@ -46,8 +48,8 @@ class MeraArguments:
     from_scratch: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Architecture of a small model with random weights instead of `model_name_or_path`: `model_type` and "
-            "fields of its config."
+            "help": "Architecture of a small model with random weights, used where no `model_name_or_path` is given: "
+            "`model_type` and fields of its config."
         },
     )
     candidates: str = field(
@@ -104,9 +106,23 @@ class MeraArguments:
         import json
 
         if isinstance(self.from_scratch, str):
-            self.from_scratch = json.loads(self.from_scratch)
+            try:
+                self.from_scratch = json.loads(self.from_scratch)
+            except ValueError as error:
+                raise InputError(
+                    f"`from_scratch` is {self.from_scratch!r}; name an architecture as `model_type: llama` and fields of "
+                    "its config."
+                ) from error
 
     def config_fields(self) -> dict:
         """The fields of [`MeraConfig`] among these arguments."""
-        names = ("history_text", "use_profile", "use_visit_text", "code_bias", "history_term", "positions", "hidden_dropout")
+        names = (
+            "history_text",
+            "use_profile",
+            "use_visit_text",
+            "code_bias",
+            "history_term",
+            "positions",
+            "hidden_dropout",
+        )
         return {name: getattr(self, name) for name in names}

@@ -98,6 +98,7 @@ def add_code_tokens(
         raise InputError(f"`codes` holds {len(codes)} codes, {len(set(codes))} distinct; give each code once, one at least.")
     if model.config.num_codes:
         raise InputError(f"the model already has tokens of {model.config.num_codes} codes; start from its base model.")
+    _check_output_arithmetic(model)
     codes = sort_codes(codes)
     tokens = [code_token(code) for code in codes] + list(_MARKS)
     present = set(tokenizer.get_vocab()).intersection(tokens)
@@ -127,6 +128,19 @@ def add_code_tokens(
     config.code_token_start, config.eov_token_id = start, start + len(codes)
     config.visit_token_id, config.profile_token_id = start + len(codes) + 1, start + len(codes) + 2
     configure(model, **config_fields)
+
+
+@torch.no_grad()
+def _check_output_arithmetic(model: MeraForDiagnosis) -> None:
+    """Code logits are read from the hidden state and the output matrix: refuse a base that computes its logits otherwise."""
+    ids = torch.tensor([[0, 1]], device=model.device)
+    ours = model(input_ids=ids, vocabulary_index=torch.tensor([1], device=model.device)).vocabulary_logits[0]
+    theirs = model.language_model(input_ids=ids, use_cache=False).logits[0, -1]
+    if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2 * float(theirs.abs().max())):
+        raise InputError(
+            f"`model_name_or_path` is a {model.config.text_config.model_type} model, which changes its logits behind the output "
+            "matrix in a way that MERA does not know; use another base."
+        )
 
 
 def configure(model: MeraForDiagnosis, **fields) -> None:

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..timeline_mera import check_code_tokens
 from .memorization_config import MemorizationTrainerConfig
 from .mera_trainer import CITATION
+from .training_card import write_training_card
 
 
 class PairDataset(Dataset):
@@ -103,7 +104,6 @@ class MemorizationTrainer(_BaseTrainer):
         except ValueError as error:
             raise InputError(str(error)) from error
         self.codes = codes if codes is not None else model.config.codes
-        self.exact_match: dict[str, float] = {}
         super().__init__(
             model=model,
             args=args,
@@ -117,6 +117,10 @@ class MemorizationTrainer(_BaseTrainer):
 
     def _send_telemetry(self):
         """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
+
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:
+        what = "Knows what its ICD code tokens mean, in both directions. It has seen no patient and ranks nothing yet."
+        write_training_card(self, what, model_name, dataset_name, tags)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs["labels"][:, 1:]  # (B, S - 1)

@@ -148,12 +148,22 @@ class MeraTrainerConfig(_BaseConfig):
             raise InputError(f"`eov_loss` is {self.eov_loss!r}; choose one of {', '.join(EOV_LOSSES)}.")
         if self.tau <= 0:
             raise InputError(f"`tau` is {self.tau}; a temperature is above 0.")
-        for name in ("contrastive_weight", "confidence_weight", "group_weight", "first_weight"):
-            if getattr(self, name) < 0:
-                raise InputError(f"`{name}` is {getattr(self, name)}; a weight is 0 or more.")
+        weights = {name: getattr(self, name) for name in ("contrastive_weight", "confidence_weight", "group_weight")}
+        for name, weight in weights.items():
+            if weight < 0:
+                raise InputError(f"`{name}` is {weight}; a weight is 0 or more.")
+        if self.eov_loss == "none":
+            weights["confidence_weight"] = 0.0
+        if not any(weights.values()):
+            raise InputError("`contrastive_weight`, `confidence_weight` and `group_weight` leave no loss; raise one.")
+        if self.first_weight <= 0:
+            # `prefix_share` may leave a visit nothing but this decision
+            raise InputError(f"`first_weight` is {self.first_weight}; it has to be above 0.")
         if not 0 < self.prefix_share <= 1:
             raise InputError(f"`prefix_share` is {self.prefix_share}; a share lies above 0 and is 1 at most.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise InputError(f"`ema_decay` is {self.ema_decay}; a decay lies between 0 and 1.")
+        if self.ema_decay is not None and self.load_best_model_at_end:
+            raise InputError("`ema_decay` leaves the average behind, `load_best_model_at_end` the best step; set one of them.")
         if self.levels is not None and not self.levels:
             raise InputError(f"`levels` is empty; name one level at least, such as `{SPACE}`.")

@@ -6,6 +6,7 @@ from collections import defaultdict
 import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 from trl.trainer.base_trainer import _BaseTrainer
 
 from ..data.timelines import LengthSampler, TimelineCollator, TimelineDataset
@@ -23,7 +24,10 @@ from .losses import (
 )
 from .mera_config import MeraTrainerConfig
 from .moving_average import MovingAverage
+from .training_card import write_training_card
 
+
+logger = logging.get_logger(__name__)
 
 CITATION = textwrap.dedent(
     """\
@@ -95,18 +99,25 @@ class MeraTrainer(_BaseTrainer):
         first_target = 0 if args.predict_first_visit else 1
         if train_dataset is not None:
             train_dataset = TimelineDataset(train_dataset, self.encoder, first_target, args.seed, args.prefix_share)
+            if train_dataset.left_out or train_dataset.dropped_visits:
+                logger.warning(
+                    f"{train_dataset.left_out} patients have no visit to predict and are left out; {train_dataset.dropped_visits} "
+                    "oldest visits are longer than `max_length` allows and count in the history term alone."
+                )
             base = _base_model(model)
             if args.start_head and not base.ranking_head.is_trained:
                 start_ranking_head(base.ranking_head, train_dataset, config)
                 if args.zero_readout:
                     if config.tie_word_embeddings:
                         raise InputError("`zero_readout` needs a model whose input and output embeddings are not tied.")
+                    if base is not model:
+                        raise InputError("`zero_readout` needs full training: an adapter has a copy of the code rows.")
                     with torch.no_grad():
                         base.code_rows().zero_()
         if isinstance(eval_dataset, dict):
-            eval_dataset = {name: TimelineDataset(rows, self.encoder) for name, rows in eval_dataset.items()}
-        elif eval_dataset is not None:
-            eval_dataset = TimelineDataset(eval_dataset, self.encoder)
+            eval_dataset = {name: self._to_evaluate(rows) for name, rows in eval_dataset.items()}
+        else:
+            eval_dataset = self._to_evaluate(eval_dataset)
 
         super().__init__(
             model=model,
@@ -118,8 +129,9 @@ class MeraTrainer(_BaseTrainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
-        if args.ema_decay is not None:
-            self.add_callback(MovingAverage(args.ema_decay))
+        self.moving_average = None if args.ema_decay is None else MovingAverage(args.ema_decay)
+        if self.moving_average is not None:
+            self.add_callback(self.moving_average)
         self.label_names = ["labels"]  # evaluation goes through `prediction_step` below with its loss
         self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         if hasattr(model, "add_model_tags"):
@@ -127,6 +139,27 @@ class MeraTrainer(_BaseTrainer):
 
     def _send_telemetry(self):
         """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
+
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:
+        what = "Ranks all ICD codes of its candidate space for a patient's next visit, from the visits before it."
+        write_training_card(self, what, model_name, dataset_name, tags)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """As in `Trainer`; a checkpoint of another folder brings its moving average along."""
+        if self.moving_average is not None and isinstance(resume_from_checkpoint, str):
+            self.moving_average.resumed_from = resume_from_checkpoint
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _to_evaluate(self, rows):
+        """Rows of a visits dataset as timelines; what the Trainer hands on by name or a second time stays as it is."""
+        done = rows is None or isinstance(rows, (str, TimelineDataset))
+        return rows if done else TimelineDataset(rows, self.encoder)
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        return super().get_eval_dataloader(self._to_evaluate(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset):
+        return super().get_test_dataloader(self._to_evaluate(test_dataset))
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset

@@ -21,12 +21,13 @@ class MovingAverage(TrainerCallback):
     def __init__(self, decay: float):
         self.decay = decay
         self.average: dict[str, torch.Tensor] = {}
+        self.resumed_from: str | None = None  # a checkpoint outside of the output folder
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.average = {name: weight.detach().clone() for name, weight in _trained(model)}
         if state.global_step:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE
-            self.average = torch.load(path, map_location=model.device, weights_only=True)
+            checkpoint = self.resumed_from or Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            self.average = torch.load(Path(checkpoint) / self.FILE, map_location=model.device, weights_only=True)
 
     @torch.no_grad()
     def on_step_end(self, args, state, control, model=None, **kwargs):

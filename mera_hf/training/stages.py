@@ -52,14 +52,14 @@ def load_model(
         seed (`int`): of random weights.
 
     Raises:
-        [`InputError`]: where neither or both of `model_name_or_path` and `from_scratch` are given, or the checkpoint lacks
+        [`InputError`]: where neither `model_name_or_path` nor `from_scratch` is given, or the checkpoint lacks
             codes of the dataset.
     """
     from transformers import AutoTokenizer, set_seed
 
     name = model_args.model_name_or_path
-    if (name is None) == (mera_args.from_scratch is None):
-        raise InputError("give one of `model_name_or_path` (a base model or a checkpoint) and `from_scratch`.")
+    if name is None and mera_args.from_scratch is None:
+        raise InputError("give `model_name_or_path` (a base model or a checkpoint), or `from_scratch`.")
     set_seed(seed)
     codes = candidate_codes(cohort_codes, mera_args.candidates)
     if name is None:

@@ -85,7 +85,8 @@ def test_rows_can_start_at_random(base_folder):
     for matrix in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
         old, new = matrix[:words], matrix[words:]
         assert 0.9 < new.std() / old.std() < 1.1
-        means = torch.stack([old[tokenizer(describe(c), add_special_tokens=False)["input_ids"]].mean(0) for c in CODES])
+        ids = tokenizer([describe(code) for code in CODES], add_special_tokens=False)["input_ids"]
+        means = torch.stack([old[tokens].mean(0) for tokens in ids])
         correlation = torch.nn.functional.cosine_similarity(new[: len(CODES)], means)
         assert correlation.abs().mean() < 0.3
 

@@ -33,7 +33,8 @@ def make_batch(seed: int = 0, patients: int = 4, whole_space: bool = False):
         visits = [draw.sample(range(CODES), draw.randint(1, 5)) for _ in range(draw.randint(2, 4))]
         if whole_space and patient == 0:
             visits[1] = draw.sample(range(CODES), CODES)  # every code true, and at its end every code given
-        timeline = Timeline([0], [0], [], [], [], visits)
+        histories = dict.fromkeys(range(1, len(visits)), ([], []))
+        timeline = Timeline([0], [0], [], [], [], visits, histories)
         for number in range(1, len(visits)):
             for given in range(len(visits[number]) + 1):
                 timeline.decisions.append(0)

@@ -1,0 +1,58 @@
+"""The short card that a trainer writes beside its weights; `_BaseTrainer` would offer a text-generation pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from trl.trainer.base_trainer import _BaseTrainer
+
+
+CARD = """\
+---
+library_name: mera_hf
+tags:
+{tags}
+---
+
+# {title}
+
+{what}
+
+Method: [Memorize and Rank](https://huggingface.co/papers/{paper}) (MERA), as `mera_hf` has it.{dataset}
+
+This is a research model. It is not for clinical decisions, and it has not been evaluated as a medical device. If it \
+was trained on patients, the agreement under which their data were obtained says who may have it.
+
+```bibtex
+{citation}
+```
+"""
+
+
+def write_training_card(
+    trainer: _BaseTrainer, what: str, model_name: str | None, dataset_name: str | None, tags: str | list[str] | None
+) -> None:
+    """Write `README.md` into the output folder of a trainer: title, method, limits and citation; nothing of its data.
+
+    Args:
+        trainer (`_BaseTrainer`): its `_name`, `_paper`, `_tag_names` and `args.output_dir` are read.
+        what (`str`): one sentence on what the model does.
+        model_name (`str`, *optional*): title of the card; the trainer's name without it.
+        dataset_name (`str`, *optional*): what it was trained on.
+        tags (`str` or `list[str]`, *optional*): tags beside the trainer's own.
+    """
+    if not trainer.is_world_process_zero():
+        return
+    tags = [tags] if isinstance(tags, str) else list(tags or [])
+    text = CARD.format(
+        title=model_name or f"{trainer._name} model",
+        what=what,
+        paper=trainer._paper["id"],
+        citation=trainer._paper["citation"],
+        dataset=f" Trained on: {dataset_name}." if dataset_name else "",
+        tags="\n".join(f"- {tag}" for tag in dict.fromkeys([*trainer._tag_names, *tags])),
+    )
+    Path(trainer.args.output_dir, "README.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+from cohort import write_visits
+from command import memorize, succeed, train
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """What `mera` printed and wrote for three small data sets: `work(name)` is the folder with `dataset`, `memorized` and
+    `model`, and a dict of what each verb printed."""
+    made = {}
+
+    def make(name):
+        if name in made:
+            return made[name]
+        folder, printed = tmp_path_factory.mktemp(name), {}
+        if name == "visits_csv":
+            source = write_visits(folder / "visits.csv")
+        else:
+            source = Path(__file__).parents[1] / "fixtures" / f"{name}_demo"
+        dataset, memorized, model = folder / "dataset", folder / "memorized", folder / "model"
+        fewer = ("--sample", "20") if name == "mimic4" else ()  # of 48 patients with 1,270 codes
+        printed["prepare"] = succeed("prepare", name, "--data-dir", source, "--output-dir", dataset, *fewer)
+        printed["memorize"] = memorize(dataset, memorized, "--groups", "false")
+        printed["train"] = train(dataset, model, memorized)
+        made[name] = folder, printed
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small(work):
+    """The folder of the small visits table: `dataset`, `memorized`, `model`."""
+    return work("visits_csv")[0]

@@ -1,0 +1,114 @@
+"""The whole path of a user, on three data sets: prepare, memorize, train, evaluate, predict."""
+
+import pytest
+from cohort import visit_rows, write_visits
+from command import TINY, mera, succeed, train
+from transformers import AutoModel, AutoTokenizer
+
+from mera_hf.data.prepare import load_codes, load_prepared, read_report
+from mera_hf.evaluation.results import read_metrics
+
+
+SOURCES = ("visits_csv", "mimic3", "mimic4")
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_stage_writes_its_files_and_says_where_and_what_next(work, source):
+    folder, printed = work(source)
+    assert names(folder / "dataset") >= {"README.md", "data", "codes.json", "prepare.json"}
+    checkpoint = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert names(folder / "memorized") == checkpoint | {"memorization.json"}
+    assert names(folder / "model") == checkpoint | {"training.json"}
+
+    for verb, written, following in (
+        ("prepare", "dataset", "memorize --config"),
+        ("memorize", "memorized", f"train --config RECIPE --dataset {folder / 'dataset'}"),
+        ("train", "model", f"evaluate {folder / 'model'} --dataset {folder / 'dataset'}"),
+    ):
+        assert f"written to {folder / written}" in printed[verb].out
+        assert f"next: mera {following}" in printed[verb].out
+
+    codes = [row["code"] for row in load_codes(folder / "dataset")]
+    model = AutoModel.from_pretrained(folder / "model").eval()
+    assert model.config.codes == codes
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    patients = load_prepared(folder / "dataset")["test"].to_list()
+    assert model.rank(patients, tokenizer).order.sort().values.tolist() == [list(range(len(codes)))] * len(patients)
+
+
+def test_results_go_to_standard_output_and_the_log_to_standard_error(work):
+    _, printed = work("visits_csv")
+    for verb in ("memorize", "train"):
+        assert "train_loss" not in printed[verb].out and "train_loss" in printed[verb].err
+        assert "%|" not in printed[verb].out
+        assert "Warning" not in printed[verb].err, "nothing that the user cannot act on"
+    assert "code to definition unseen" in printed["memorize"].out
+    assert "R@10" in printed["train"].out
+
+
+def test_training_says_where_few_patients_were_calibrated_on(work):
+    assert "fewer than 20 validation patients" in work("visits_csv")[1]["train"].out
+    assert "fitted on the training patients" in work("visits_csv")[1]["train"].out
+    assert "are not fitted" in work("mimic3")[1]["train"].out
+
+
+def test_the_mixed_source_keeps_both_versions_side_by_side(work):
+    codes = [row["code"] for row in load_codes(work("mimic4")[0] / "dataset")]
+    assert {code.split(":")[0] for code in codes} == {"ICD9CM", "ICD10CM"}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_evaluate_writes_a_valid_report(work, source, tmp_path, monkeypatch):
+    if source == "mimic4":  # the trained references take seconds at its hundreds of codes
+        from mera_hf.evaluation import checkpoint
+
+        monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
+    folder, _ = work(source)
+    run = succeed("evaluate", folder / "model", "--dataset", folder / "dataset", "--output-dir", tmp_path / "out")
+    metrics = read_metrics(tmp_path / "out" / "metrics.json")
+    assert metrics["dataset"]["name"] == source
+    assert metrics["dataset"]["patients"] == read_report(folder / "dataset")["splits"]["test"]["patients"] >= 3
+    assert metrics["dataset"]["split"] == "test" and metrics["protocol"]["candidates"] == "cohort"
+    assert metrics["run"]["recipe"] == "tiny-cpu/train" and metrics["run"]["seed"] == 0
+    assert {"mera", "prevalence", "copy_history"} <= set(metrics["rankers"]) and "shuffled_history" in metrics[
+        "controls"
+    ]
+    assert names(tmp_path / "out") == {"metrics.json", "table.md", "report.html", "plots"}
+    assert "R@20" in run.out and "copy history" in run.out
+    assert f"written to {tmp_path / 'out'}: metrics.json, table.md, report.html, plots/" in run.out
+    suggested = run.out.split("next: mera ")[1].strip()
+    verb, checkpoint, option, visits = suggested.split(" ", 3)
+    assert mera(verb, checkpoint, option, visits.strip('"')).status == 0, "the next command can be pasted"
+
+
+def few_references(checkpoint):
+    defaults = list(checkpoint.evaluate_checkpoint.__defaults__)
+    defaults[defaults.index(checkpoint.REFERENCES)] = ("prevalence", "copy_history")
+    return tuple(defaults)
+
+
+def test_evaluate_without_a_folder_writes_nothing_and_says_so(small, monkeypatch):
+    from mera_hf.evaluation import checkpoint
+
+    monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
+    before = sorted(small.rglob("*"))
+    run = succeed("evaluate", small / "model", "--dataset", small / "dataset", "--split", "validation")
+    assert "nothing written" in run.out and sorted(small.rglob("*")) == before
+
+
+def test_a_cohort_of_fewer_than_twenty_codes_is_measured_without_a_report(tmp_path, monkeypatch):
+    from mera_hf.evaluation import checkpoint
+
+    monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
+    write_visits(tmp_path / "visits.csv", [row for row in visit_rows(90) if row[3] < "402"])
+    succeed("prepare", "visits_csv", "--data-dir", tmp_path / "visits.csv", "--output-dir", tmp_path / "dataset")
+    assert len(load_codes(tmp_path / "dataset")) == 11
+    train(tmp_path / "dataset", tmp_path / "model", None, "--from-scratch", TINY)
+    out = tmp_path / "out"
+    run = succeed("evaluate", tmp_path / "model", "--dataset", tmp_path / "dataset", "--output-dir", out)
+    assert names(out) == {"metrics.json", "table.md"}
+    assert f"written to {out}: metrics.json, table.md\n" in run.out and "no report.html" in run.out

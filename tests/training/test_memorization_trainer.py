@@ -1,0 +1,233 @@
+import copy
+
+import pytest
+import torch
+from tiny import CODES, tiny_mera
+from transformers import set_seed
+
+from mera_hf.data.memorizing import memorizing_pairs
+from mera_hf.errors import InputError
+from mera_hf.training import memorization_trainer
+from mera_hf.training.from_scratch import word_tokenizer
+from mera_hf.training.memorization_config import MemorizationTrainerConfig
+from mera_hf.training.memorization_trainer import (
+    MemorizationTrainer,
+    PairCollator,
+    PairDataset,
+    exact_match,
+    generate,
+)
+
+
+FEW = CODES[:7]
+
+
+def trainer_of(model, tokenizer, folder, codes=None, **arguments):
+    defaults = {"report_to": "none", "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
+    args = MemorizationTrainerConfig(str(folder), **{**defaults, "per_device_train_batch_size": 8, **arguments})
+    return MemorizationTrainer(copy.deepcopy(model), args, processing_class=tokenizer, codes=codes)
+
+
+def test_pairs_as_tokens(llama):
+    model, tokenizer = llama
+    (pair,) = [pair for pair in memorizing_pairs(FEW[:1], groups=False) if pair.question.startswith("Define")]
+    ((question, answer),) = PairDataset([pair], tokenizer).items
+    assert question[0] == tokenizer.bos_token_id and answer[-1] == tokenizer.eos_token_id
+    assert model.config.code_token_start in question and tokenizer.unk_token_id not in question + answer
+    assert tokenizer.decode(answer[:-1]).replace(" ,", ",") == pair.answer.lower()
+    back = next(pair for pair in memorizing_pairs(FEW[:1]) if pair.task == "definition_to_code")
+    ((_, answer),) = PairDataset([back], tokenizer).items
+    assert answer == [model.config.code_token_start, tokenizer.eos_token_id]
+
+
+def test_collator_by_hand():
+    batch = PairCollator(9)([([1, 2, 3], [4, 5]), ([1], [6])])
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[1, 2, 3, 4, 5], [1, 6, 9, 9, 9]],
+        "attention_mask": [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]],
+        "labels": [[-100, -100, -100, 4, 5], [-100, 6, -100, -100, -100]],
+    }
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_loss_is_the_mean_over_pairs_of_the_mean_over_answer_tokens(family, tmp_path):
+    model, tokenizer = tiny_mera(family)
+    trainer = trainer_of(model, tokenizer, tmp_path, FEW)
+    items = [trainer.train_dataset[row] for row in (0, 5, 12, 30)]
+    losses = []
+    for question, answer in items:
+        with torch.no_grad():
+            logits = trainer.model.language_model(torch.tensor([question + answer])).logits[0].log_softmax(-1)
+        losses.append(-sum(logits[len(question) - 1 + at, token] for at, token in enumerate(answer)) / len(answer))
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(items))
+    torch.testing.assert_close(loss, sum(losses) / len(losses), rtol=0, atol=1e-5)
+
+
+def test_codes_are_memorized_in_both_directions(tmp_path):
+    """All answers by generation, the training wording as well as, mostly, the one that training never saw."""
+    model, tokenizer = tiny_mera("llama_tied", head=False)
+    set_seed(0)
+    trainer = trainer_of(
+        model,
+        tokenizer,
+        tmp_path,
+        FEW,
+        learning_rate=1e-2,
+        num_train_epochs=60,
+        per_device_train_batch_size=32,
+        target_exact_match=1.0,
+        eval_strategy="epoch",
+        lr_scheduler_type="constant",
+        groups=False,
+    )
+    before = trainer.evaluate()
+    assert before["eval_code_to_definition_seen"] < 0.2
+    trainer.control.should_training_stop = False
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert metrics["eval_code_to_definition_seen"] == metrics["eval_definition_to_code_seen"] == 1.0
+    assert metrics["eval_definition_to_code_unseen"] > 0.5
+    assert trainer.state.epoch < 60  # stopped by `target_exact_match`
+    assert not model.ranking_head.is_trained
+    assert not trainer.model.ranking_head.is_trained  # nothing is ranked yet
+
+
+def loop_exact_match(model, tokenizer, codes, groups) -> dict:
+    """One question at a time, greedy, one token at a time, over the whole sequence."""
+    hits, asked = {}, {}
+    pairs = [("seen", pair) for pair in memorizing_pairs(codes, groups=groups) if pair.wording == 0]
+    pairs += [("unseen", pair) for pair in memorizing_pairs(codes, held_out=True, groups=groups)]
+    for kind, pair in pairs:
+        ids = [tokenizer.bos_token_id, *tokenizer(pair.question, add_special_tokens=False)["input_ids"]]
+        wanted = [*tokenizer(pair.answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        said = []
+        while len(said) < len(wanted) and (not said or said[-1] != tokenizer.eos_token_id):
+            with torch.no_grad():
+                said.append(int(model.language_model(torch.tensor([ids + said])).logits[0, -1].argmax()))
+        name = f"{pair.task}_{kind}"
+        asked[name] = asked.get(name, 0) + 1
+        hits[name] = hits.get(name, 0) + (said == wanted)
+    return {name: hits[name] / asked[name] for name in asked}
+
+
+def test_exact_match_is_that_of_a_loop_over_questions(tmp_path):
+    """On a half-trained model, so that some answers are right and others wrong."""
+    model, tokenizer = tiny_mera("llama_tied")
+    set_seed(0)
+    trainer = trainer_of(model, tokenizer, tmp_path, FEW[:4], learning_rate=1e-2, max_steps=45)
+    trainer.train()
+    trained = trainer.model.eval()
+    wanted = loop_exact_match(trained, tokenizer, FEW[:4], True)
+    assert len(wanted) == 6 and 0 < sum(wanted.values()) < 6, wanted
+    for batch_size in (256, 3, 1):
+        assert exact_match(trained, tokenizer, FEW[:4], batch_size=batch_size) == wanted
+    without = {name: value for name, value in wanted.items() if "group" not in name}
+    assert exact_match(trained, tokenizer, FEW[:4], groups=False) == without
+
+
+def test_exact_match_counts_hits(llama, monkeypatch):
+    """A model that answers everything but one code's questions."""
+    model, tokenizer = llama
+    wrong = model.config.code_token_start + 1
+
+    def answer(model, tokenizer, items):
+        return [[0] if wrong in question or wrong in answer else answer for question, answer in items]
+
+    monkeypatch.setattr(memorization_trainer, "generate", answer)
+    model.train()
+    shares = exact_match(model, tokenizer, CODES[:4], groups=False)
+    assert shares == {
+        f"{task}_{kind}": 0.75 for task in ("code_to_definition", "definition_to_code") for kind in ("seen", "unseen")
+    }
+    assert model.training
+
+
+def test_generation_does_not_depend_on_the_batch(llama):
+    model, tokenizer = llama
+    items = PairDataset(memorizing_pairs(FEW[:2]), tokenizer).items[:9]
+    together = generate(model, tokenizer, items)
+    assert together == [generate(model, tokenizer, [item])[0] for item in items]
+    assert all(len(said) <= len(answer) for said, (_, answer) in zip(together, items, strict=True))
+
+
+def test_answers_that_go_on_are_wrong(llama):
+    """The end of sequence belongs to the answer."""
+    model, tokenizer = llama
+    start = model.config.code_token_start
+    question = [tokenizer.bos_token_id, start]
+    first = generate(model, tokenizer, [(question, [0])])[0][0]
+    assert first != tokenizer.eos_token_id
+    said = generate(model, tokenizer, [(question, [first, tokenizer.eos_token_id])])[0]
+    assert said[0] == first and said != [first, tokenizer.eos_token_id]
+
+
+def test_groups_can_be_left_out_and_codes_chosen(llama, tmp_path):
+    model, tokenizer = llama
+    everything = trainer_of(model, tokenizer, tmp_path)
+    assert everything.codes == CODES
+    assert len(everything.train_dataset) == len(memorizing_pairs(CODES))
+    few = trainer_of(model, tokenizer, tmp_path, FEW, groups=False)
+    assert {pair.task for pair in few.train_dataset.pairs} == {"code_to_definition", "definition_to_code"}
+    assert {pair.code for pair in few.train_dataset.pairs} == set(FEW)
+    held_out = {pair.question for pair in memorizing_pairs(FEW, held_out=True)}
+    assert held_out.isdisjoint(pair.question for pair in everything.train_dataset.pairs)
+
+
+def test_micro_batches_give_the_same_step(llama, tmp_path):
+    model, tokenizer = llama
+    after = []
+    for size, steps in ((6, 1), (2, 3)):
+        trainer = trainer_of(
+            model,
+            tokenizer,
+            tmp_path,
+            FEW,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=steps,
+            max_steps=1,
+            optim="sgd",
+            learning_rate=0.1,
+            max_grad_norm=0.0,
+        )
+        trainer.train()
+        after.append(trainer.model.code_rows().detach())
+    torch.testing.assert_close(*after, rtol=0, atol=1e-5)
+    assert not torch.equal(after[0], model.code_rows())
+
+
+def test_adapters_memorize(llama, tmp_path):
+    from trl import ModelConfig
+
+    from mera_hf.training.stages import wrap_with_adapter
+
+    model, tokenizer = llama
+    wrapped = wrap_with_adapter(model, ModelConfig(use_peft=True, lora_r=4))
+    trainer = trainer_of(wrapped, tokenizer, tmp_path, FEW[:3], max_steps=12, learning_rate=3e-2, logging_steps=1)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    deltas = [p for name, p in trainer.model.named_parameters() if "trainable_tokens_delta" in name]
+    assert len(deltas) == 2 and all(delta.grad is None or delta.grad.any() for delta in deltas)
+    assert set(exact_match(trainer.model, tokenizer, FEW[:2], groups=False)) == {
+        f"{task}_{kind}" for task in ("code_to_definition", "definition_to_code") for kind in ("seen", "unseen")
+    }
+
+
+def test_what_does_not_belong_together_is_refused(llama, tmp_path):
+    model, _ = llama
+    with pytest.raises(InputError, match="`tokenizer` does not belong to this model"):
+        trainer_of(model, word_tokenizer(["word"]), tmp_path)
+
+
+def test_card_and_telemetry(llama, tmp_path, monkeypatch):
+    import trl.trainer.base_trainer
+
+    def fail(*args, **kwargs):
+        raise AssertionError("telemetry was sent")
+
+    for name in ("CI", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(trl.trainer.base_trainer, "send_telemetry", fail)
+    trainer_of(*llama, tmp_path).create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert "It has seen no patient" in card and "not for clinical decisions" in card and "2501.17326" in card

@@ -1,0 +1,255 @@
+import copy
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from tiny import CODES, encoder_of, patients, tiny_mera
+from transformers import AutoModel, AutoTokenizer
+from trl import ModelConfig
+
+from mera_hf.errors import InputError
+from mera_hf.modeling_mera import FORWARD_INPUTS, MeraForDiagnosis
+from mera_hf.timeline_mera import collate_timelines
+from mera_hf.training.arguments import MeraArguments
+from mera_hf.training.code_tokens import peft_config
+from mera_hf.training.mera_config import MeraTrainerConfig
+from mera_hf.training.mera_trainer import MeraTrainer
+from mera_hf.training.stages import candidate_codes, load_model, save_checkpoint, wrap_with_adapter
+
+
+LORA = {"use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+ROWS = patients(6, seed=3)
+
+
+def dataset() -> DatasetDict:
+    return DatasetDict({"train": Dataset.from_list(ROWS), "test": Dataset.from_list(patients(2, seed=9))})
+
+
+def loaded(folder=None, scratch=None, **arguments):
+    """Model and tokenizer of a recipe, and its model arguments."""
+    model_args = ModelConfig(model_name_or_path=folder and str(folder), dtype="float32", **arguments)
+    mera_args = MeraArguments(from_scratch=scratch)
+    model, tokenizer = load_model(model_args, mera_args, dataset(), CODES, 0)
+    return model, tokenizer, model_args
+
+
+def train(model, tokenizer, folder, steps: int = 6, **arguments):
+    args = MeraTrainerConfig(
+        str(folder),
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+        per_device_train_batch_size=3,
+        max_steps=steps,
+        learning_rate=2e-2,
+        logging_steps=1,
+        **arguments,
+    )
+    trainer = MeraTrainer(model, args, ROWS, ROWS, processing_class=tokenizer)
+    trainer.train()
+    return trainer
+
+
+def logits(model, tokenizer, rows=ROWS) -> torch.Tensor:
+    """Code logits at every decision; through the wrapper, if there is one."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    batch = collate_timelines([encoder_of(base, tokenizer).encode(row) for row in rows], tokenizer.pad_token_id)
+    model.eval()
+    with torch.no_grad():
+        output = model(**{name: batch[name] for name in FORWARD_INPUTS})
+    return torch.cat([output.code_logits, output.eov_logits[:, None]], dim=1)
+
+
+# -- LoRA ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+def test_adapters_train_save_and_merge(family, base_folder, tmp_path):
+    model, tokenizer, model_args = loaded(base_folder(family), **LORA)
+    start = copy.deepcopy(model.state_dict())
+    model = wrap_with_adapter(model, model_args)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    parts = {"lora_": 0, "trainable_tokens_delta": 0, "modules_to_save": 0}
+    for name in trainable:
+        (part,) = (part for part in parts if part in name)
+        parts[part] += 1
+        assert part != "lora_" or ".ranking_head." not in name and "lm_head" not in name, name
+        assert part != "modules_to_save" or ".ranking_head." in name, name
+    tied = family in ("qwen2", "gpt2")
+    assert parts["trainable_tokens_delta"] == (1 if tied else 2)
+    assert parts["modules_to_save"] == 4  # code bias, patient gate and its bias, code gate
+    assert parts["lora_"] == 2 * sum(
+        type(module).__name__ in ("Linear", "Conv1D") and "lora" not in name and "ranking" not in name
+        for name, module in MeraForDiagnosis(model.get_base_model().config).language_model.base_model.named_modules()
+    )
+
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    train(model, tokenizer, tmp_path / "run")
+    for name, parameter in model.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        assert changed == (name in trainable), f"{name} {'moved' if changed else 'did not move'}"
+    adapted = logits(model, tokenizer)
+
+    save_checkpoint(model, tokenizer, tmp_path / "done")
+    merged, report = AutoModel.from_pretrained(tmp_path / "done", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    reloaded = AutoTokenizer.from_pretrained(tmp_path / "done")
+    torch.testing.assert_close(logits(merged, reloaded), adapted, rtol=0, atol=1e-5)
+    assert merged.ranking_head.log_prevalence.any()
+    words = merged.config.code_token_start
+    assert torch.equal(
+        merged.get_input_embeddings().weight[:words], start["language_model." + _embedding_name(merged)][:words]
+    )
+
+    # The adapter that is kept loads onto the base, prepared the same way, and gives the same
+    from peft import PeftModel
+
+    fresh, tokenizer, _ = loaded(base_folder(family), **LORA)
+    fresh = PeftModel.from_pretrained(fresh, tmp_path / "done" / "adapter")
+    torch.testing.assert_close(logits(fresh, tokenizer), adapted, rtol=0, atol=1e-5)
+    assert torch.equal(fresh.get_base_model().ranking_head.log_prevalence, merged.ranking_head.log_prevalence)
+
+
+def _embedding_name(model) -> str:
+    target = model.get_input_embeddings()
+    return next(name for name, module in model.language_model.named_modules() if module is target) + ".weight"
+
+
+@pytest.mark.parametrize("family", ["llama", "llama_tied"])
+def test_peft_config_alone_is_enough(family):
+    """Someone else's script: `get_peft_model(model, mera_hf.peft_config(model, r=4))`."""
+    from peft import get_peft_model
+
+    model, tokenizer = tiny_mera(family)
+    plain = logits(model, tokenizer)
+    wrapped = get_peft_model(model, peft_config(model, r=4))
+    torch.testing.assert_close(logits(wrapped, tokenizer), plain)
+    names = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
+    assert not [name for name in names if "ranking_head" in name and "lora_" in name]
+    assert not [name for name in names if "lm_head" in name and "lora_" in name]
+    assert any("q_proj.lora_A" in name for name in names) and any("down_proj.lora_B" in name for name in names)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    results = []
+    for checkpointing in (False, True):
+        model, tokenizer = tiny_mera("llama")
+        model_args = ModelConfig(**LORA)
+        torch.manual_seed(0)
+        wrapped = wrap_with_adapter(model, model_args)
+        train(wrapped, tokenizer, tmp_path, 2, activation_checkpointing=checkpointing)
+        results.append(logits(wrapped, tokenizer))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-5)
+
+
+def test_a_moving_average_of_adapters(tmp_path):
+    model, tokenizer = tiny_mera("llama")
+    wrapped = wrap_with_adapter(model, ModelConfig(**LORA))
+    trainer = train(wrapped, tokenizer, tmp_path, 3, ema_decay=0.9)
+    assert trainer.moving_average.average.keys() == {n for n, p in wrapped.named_parameters() if p.requires_grad}
+
+
+# -- QLoRA --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_quantised_bases_train_and_merge_into_the_unquantised_one(family, base_folder, tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    four_bit = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": False}
+    model, tokenizer, model_args = loaded(base_folder(family), **LORA, **four_bit)
+    quantised = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+    assert len(quantised) == 14  # seven in each of two layers; neither output matrix nor ranking head
+    assert not any(module.support_avx512bf16_for_cpu for module in quantised)
+    wrapped = wrap_with_adapter(model, model_args)
+
+    # An evaluation must not change the gradients behind it
+    def gradients():
+        batch = collate_timelines([encoder_of(model, tokenizer).encode(row) for row in ROWS], 0)
+        wrapped.zero_grad()
+        wrapped.train()(**{name: batch[name] for name in FORWARD_INPUTS}).code_logits.square().mean().backward()
+        return {name: p.grad.clone() for name, p in wrapped.named_parameters() if p.grad is not None}
+
+    first = gradients()
+    logits(wrapped, tokenizer)
+    for name, gradient in gradients().items():
+        torch.testing.assert_close(gradient, first[name], rtol=1e-4, atol=1e-6)
+
+    trainer = train(wrapped, tokenizer, tmp_path / "run", 12)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    adapted = logits(wrapped, tokenizer)
+
+    save_checkpoint(wrapped, tokenizer, tmp_path / "done", model_args)
+    merged = AutoModel.from_pretrained(tmp_path / "done")
+    assert not getattr(merged, "is_quantized", False)
+    assert getattr(merged.config, "quantization_config", None) is None
+    assert merged.config.codes == CODES
+
+    # But for the quantisation error of the base, the merged model is the adapted one: the adapter on the plain base
+    from peft import PeftModel
+
+    fresh, tokenizer, _ = loaded(base_folder(family))
+    fresh = PeftModel.from_pretrained(fresh, tmp_path / "done" / "adapter")
+    torch.testing.assert_close(logits(merged, tokenizer), logits(fresh, tokenizer), rtol=0, atol=1e-5)
+    for tensor in ("code_bias", "log_prevalence"):
+        ours, theirs = (getattr(m.ranking_head, tensor) for m in (merged, wrapped.get_base_model()))
+        torch.testing.assert_close(ours, theirs)
+    cosine = torch.nn.functional.cosine_similarity(logits(merged, tokenizer), adapted)
+    assert cosine.min() > 0.95
+
+
+def test_a_quantised_model_needs_an_adapter(llama):
+    with pytest.raises(InputError, match="a quantised model trains by an adapter only: set `use_peft: true`"):
+        wrap_with_adapter(llama[0], ModelConfig(load_in_4bit=True))
+
+
+# -- what a recipe loads ------------------------------------------------------------------------------------------
+
+
+SCRATCH = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+}
+
+
+def test_models_from_scratch_know_every_word_of_the_dataset():
+    model, tokenizer, _ = loaded(scratch=SCRATCH)
+    model.config.use_visit_text = True
+    encoder = encoder_of(model, tokenizer)
+    for row in ROWS:
+        assert tokenizer.unk_token_id not in encoder.encode(row).input_ids
+    again, _, _ = loaded(scratch=SCRATCH)
+    assert torch.equal(model.code_rows(), again.code_rows())
+
+
+def test_a_checkpoint_goes_into_the_next_stage(tmp_path):
+    model, tokenizer, _ = loaded(scratch=SCRATCH)
+    save_checkpoint(model, tokenizer, tmp_path)
+    again, tokenizer, _ = loaded(tmp_path)
+    torch.testing.assert_close(logits(again, tokenizer), logits(model, tokenizer))
+    mera_args = MeraArguments(history_term=False)
+    bare, _ = load_model(ModelConfig(model_name_or_path=str(tmp_path)), mera_args, dataset(), CODES, 0)
+    assert not hasattr(bare.ranking_head, "patient_gate")
+    model_args, codes = ModelConfig(model_name_or_path=str(tmp_path)), [*CODES, "ICD9CM:001.0"]
+    with pytest.raises(InputError, match="lacks 1 of the 20 codes of `dataset`, such as ICD9CM:001.0"):
+        load_model(model_args, MeraArguments(), dataset(), codes, 0)
+
+
+def test_one_source_of_the_model_is_needed():
+    for arguments in ({}, {"folder": "x", "scratch": SCRATCH}):
+        with pytest.raises(InputError, match="give one of `model_name_or_path` .* and `from_scratch`"):
+            loaded(**arguments)
+
+
+def test_candidates():
+    codes = ["ICD9CM:401.9", "ICD9CM:250.00", "ICD9CM:401.9"]
+    assert candidate_codes(codes, "cohort") == ["ICD9CM:250.00", "ICD9CM:401.9"]
+    tree = candidate_codes([*codes, "ICD9CM:250"], "tree")
+    assert len(tree) > 10_000 and {"ICD9CM:250", "ICD9CM:V58.67"} <= set(tree)
+    assert not any(code.startswith("ICD10CM") for code in tree)
+    with pytest.raises(InputError, match="`candidates` is 'all'; choose `cohort` or `tree`"):
+        candidate_codes(codes, "all")
