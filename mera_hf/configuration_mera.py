@@ -65,7 +65,9 @@ class MeraConfig(PreTrainedConfig):
     """
 
     model_type = "mera"
-    sub_configs_defaults: ClassVar[dict] = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="mistral")}
+    sub_configs_defaults: ClassVar[dict] = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mistral")
+    }
 
     text_config: dict | PreTrainedConfig | None = None
     descriptions: list[str] | None = None
@@ -100,7 +102,9 @@ class MeraConfig(PreTrainedConfig):
         if self.positions not in POSITIONS:
             raise ValueError(f"`positions` is {self.positions!r}; choose one of {', '.join(POSITIONS)}.")
         if self.positions == "visit" and self.history_text != "code":
-            raise ValueError("`positions='visit'` needs `history_text='code'`: the words of a description have an order.")
+            raise ValueError(
+                "`positions='visit'` needs `history_text='code'`: the words of a description have an order."
+            )
 
     @property
     def codes(self) -> list[str]:

@@ -279,7 +279,9 @@ class MeraForDiagnosis(PreTrainedModel):
         )
 
     @torch.no_grad()
-    def decisions(self, patients: list[dict], tokenizer, batch_size: int = 64, max_length: int | None = None, progress=None):
+    def decisions(
+        self, patients: list[dict], tokenizer, batch_size: int = 64, max_length: int | None = None, progress=None
+    ):
         """Run the model on the next visit of each patient, batch by batch in order of length; arguments as in [`rank`].
 
         Yields:
@@ -360,7 +362,9 @@ class MeraForDiagnosis(PreTrainedModel):
         shape `(N, C)`, where P is the softmax over the codes."""
         logits = output.code_logits.float()
         shares = logits.log_softmax(-1)
-        flags = torch.zeros(len(logits), logits.shape[1] + 1, 2, device=logits.device)  # the spare column takes padding
+        flags = torch.zeros(
+            len(logits), logits.shape[1] + 1, 2, device=logits.device
+        )  # the spare column takes padding
         where = torch.where(history_codes < 0, logits.shape[1], history_codes)
         chosen = history_values[:, :, [0, len(HISTORY_FEATURES) - 1]].to(flags)
         flags = flags.scatter_(1, where[:, :, None].expand(-1, -1, 2), chosen)[:, :-1]

@@ -290,7 +290,9 @@ def check_code_tokens(config, tokenizer) -> None:
         `ValueError`: naming the first token that is missing or lies elsewhere.
     """
     if config.code_token_start is None:
-        raise ValueError("the model has no code tokens yet; add them with `mera_hf.add_code_tokens(model, tokenizer, codes)`.")
+        raise ValueError(
+            "the model has no code tokens yet; add them with `mera_hf.add_code_tokens(model, tokenizer, codes)`."
+        )
     wanted = {
         **{f"<{code}>": config.code_token_start + index for index, code in enumerate(config.codes)},
         "<eov>": config.eov_token_id,

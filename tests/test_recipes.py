@@ -1,4 +1,4 @@
-"""Every recipe is parsed by the real parser, explains its keys, and the large ones run on stand-ins of their architecture."""
+"""Every recipe is parsed by the real parser and explains its keys; the large ones run on stand-ins of their base."""
 
 import importlib.util
 import json
@@ -83,7 +83,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
-    """Plain causal language models of the architectures, untied as they are; 64 wide, the least for a block of 4 bit."""
+    """Plain causal language models of the architectures, untied as they are, and as wide as a block of 4 bit."""
     size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     families = {
         "biomistral-7b": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": None},

@@ -9,8 +9,8 @@ def open_checkpoint(name: str):
     """The model, on the GPU if there is one, and its tokenizer.
 
     Raises:
-        [`InputError`]: where there is no checkpoint, it is not one of mera, a part of it is missing, or it was memorized
-            but not trained to rank.
+        [`InputError`]: where there is no checkpoint, it is not one of mera, a part of it is missing, or it was
+            memorized but not trained to rank.
     """
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer

@@ -105,8 +105,8 @@ class Stage:
         inputs (`tuple[str | None, ...]`, *optional*): model and dataset that the training reads.
 
     Raises:
-        [`InputError`]: where no folder is named, it holds something and neither `--overwrite` nor `--resume` was given,
-            mera did not write it, it holds one of `inputs`, or there is nothing to resume.
+        [`InputError`]: where no folder is named, it holds something and neither `--overwrite` nor `--resume` was
+            given, mera did not write it, it holds one of `inputs`, or there is nothing to resume.
     """
 
     def __init__(self, args: argparse.Namespace, recipe_output_dir: str | None, inputs: tuple = ()):
@@ -130,8 +130,8 @@ class Stage:
             if not args.overwrite:
                 hint = ", or `--resume` to go on" if self.checkpoints.is_dir() else ""
                 raise InputError(
-                    f"`--output-dir` {self.folder} is not empty; choose another folder, or add `--overwrite` to replace it"
-                    f"{hint}."
+                    f"`--output-dir` {self.folder} is not empty; choose another folder, or add `--overwrite` to "
+                    f"replace it{hint}."
                 )
             if not self._is_ours():
                 raise InputError(f"`--output-dir` {self.folder} holds no checkpoint of mera; it is not overwritten.")

@@ -31,7 +31,9 @@ class TimelineDataset(Dataset):
         [`InputError`]: where no patient has a visit to predict, or a code is not one of the model's.
     """
 
-    def __init__(self, rows, encoder: TimelineEncoder, first_target: int = 1, seed: int = 0, prefix_share: float = 1.0):
+    def __init__(
+        self, rows, encoder: TimelineEncoder, first_target: int = 1, seed: int = 0, prefix_share: float = 1.0
+    ):
         rows = rows.to_list() if hasattr(rows, "to_list") else list(rows)
         self.encoder, self.first_target, self.seed, self.prefix_share = encoder, first_target, seed, prefix_share
         self.rows = [row for row in rows if len(row["visits"]) > first_target]

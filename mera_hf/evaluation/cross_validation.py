@@ -68,7 +68,9 @@ def cross_validate(
     patients = concatenate_datasets([split for split in dataset.values() if len(split)])
     patients = patients.filter(lambda row: len(row["visits"]) > 1, keep_in_memory=True)
     if not 2 <= folds <= len(patients):
-        raise InputError(f"`folds` is {folds}; choose 2 to {len(patients)}, the number of patients with two visits or more.")
+        raise InputError(
+            f"`folds` is {folds}; choose 2 to {len(patients)}, the number of patients with two visits or more."
+        )
     samples, orders, sizes = [], {}, {}
     splitter = KFold(folds, shuffle=True, random_state=training_args.seed)
     for train_rows, test_rows in tqdm(list(splitter.split(range(len(patients)))), desc="folds", unit="fold"):
@@ -85,7 +87,9 @@ def cross_validate(
         fitting = prediction_samples(train, candidates, "every")
         ranking = rank_samples(model, tokenizer, fold)
         ranked = {"mera": (ranking.order.numpy(), ranking.set_sizes.numpy())}
-        for name, reference in fit_references(fitting, len(candidates), fitting, training_args.seed, references).items():
+        for name, reference in fit_references(
+            fitting, len(candidates), fitting, training_args.seed, references
+        ).items():
             ranked[name] = reference(fold)
         for name, (order, set_sizes) in ranked.items():
             orders.setdefault(name, []).append(order)

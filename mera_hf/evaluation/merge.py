@@ -9,7 +9,14 @@ from pathlib import Path
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
-from mera_hf.evaluation.results import merge_metrics, read_metrics, table_markdown, table_text, write_metrics, write_text
+from mera_hf.evaluation.results import (
+    merge_metrics,
+    read_metrics,
+    table_markdown,
+    table_text,
+    write_metrics,
+    write_text,
+)
 
 
 def merge_evaluations(output_dir: str | Path, evaluations: Sequence[str | Path]) -> dict:

@@ -61,7 +61,10 @@ def trainer_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """
     order, set_sizes = prediction.predictions
     samples = [
-        Sample(row, [], [int(code) for code in codes if code >= 0], {}) for row, codes in enumerate(prediction.label_ids)
+        Sample(row, [], [int(code) for code in codes if code >= 0], {})
+        for row, codes in enumerate(prediction.label_ids)
     ]
     metrics = evaluate_ranking(order, set_sizes, samples, [k for k in KS if k <= order.shape[1]])
-    return {name: value for name, value in metrics.items() if not name.startswith(("repeated", "new", "occurred", "not"))}
+    return {
+        name: value for name, value in metrics.items() if not name.startswith(("repeated", "new", "occurred", "not"))
+    }

@@ -42,9 +42,7 @@ class MeraArguments:
             The first so many codes of a ranking are put in the order of their calibrated probability.
     """
 
-    dataset: str | None = field(
-        default=None, metadata={"help": "Folder of a prepared dataset, see `mera prepare`."}
-    )
+    dataset: str | None = field(default=None, metadata={"help": "Folder of a prepared dataset, see `mera prepare`."})
     from_scratch: dict | str | None = field(
         default=None,
         metadata={
@@ -68,9 +66,7 @@ class MeraArguments:
     )
     encoder: str | None = field(
         default=None,
-        metadata={
-            "help": "Sentence encoder of `initialise: encoder`: a model name, folder, or installed package."
-        },
+        metadata={"help": "Sentence encoder of `initialise: encoder`: a model name, folder, or installed package."},
     )
     history_text: str = field(
         default="code",
@@ -90,9 +86,7 @@ class MeraArguments:
         default="token",
         metadata={"help": "`token`: one position per token; `visit`: the codes of a visit share a position."},
     )
-    hidden_dropout: float = field(
-        default=0.0, metadata={"help": "Dropout on token embeddings and decision states."}
-    )
+    hidden_dropout: float = field(default=0.0, metadata={"help": "Dropout on token embeddings and decision states."})
     rerank_depth: int = field(
         default=0,
         metadata={

@@ -46,11 +46,15 @@ def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
     try:
         config = AutoConfig.from_pretrained(name_or_path, **revision)
     except (OSError, ValueError) as error:
-        raise InputError(f"`model_name_or_path` {name_or_path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"`model_name_or_path` {name_or_path!r} cannot be loaded: {str(error).splitlines()[0]}"
+        ) from error
     if isinstance(config, MeraConfig):
         return _trainable(MeraForDiagnosis.from_pretrained(name_or_path, **kwargs))
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise InputError(f"`model_name_or_path` {name_or_path!r} is a {config.model_type} model, not a causal language model.")
+        raise InputError(
+            f"`model_name_or_path` {name_or_path!r} is a {config.model_type} model, not a causal language model."
+        )
     return _trainable(MeraForDiagnosis.from_pretrained(name_or_path, config=MeraConfig(text_config=config), **kwargs))
 
 
@@ -84,7 +88,7 @@ def add_code_tokens(
         initialise (`str`, *optional*, defaults to `"description"`):
             `"description"`, `"random"`, or `"encoder"`: what a sentence encoder says of the description, reduced to the
             model's width by principal components.
-        encoder (`str`, *optional*): the sentence encoder, see `encode_sentences`.
+        encoder (`str`, *optional*): the sentence encoder of `initialise="encoder"`, see `encode_sentences`.
         config_fields: fields of [`MeraConfig`] to set, such as `history_text` or `history_term`.
 
     Raises:
@@ -92,10 +96,12 @@ def add_code_tokens(
     """
     if initialise not in ROW_INITIALISATIONS:
         raise InputError(f"`initialise` is {initialise!r}; choose one of {', '.join(ROW_INITIALISATIONS)}.")
-    if (initialise == "encoder") != (encoder is not None):
-        raise InputError("`encoder` names the sentence encoder of `initialise='encoder'`; give both or neither.")
+    if initialise == "encoder" and encoder is None:
+        raise InputError("`initialise` is 'encoder', so `encoder` has to name the sentence encoder.")
     if not codes or len(set(codes)) != len(codes):
-        raise InputError(f"`codes` holds {len(codes)} codes, {len(set(codes))} distinct; give each code once, one at least.")
+        raise InputError(
+            f"`codes` holds {len(codes)} codes, {len(set(codes))} distinct; give each code once, one at least."
+        )
     if model.config.num_codes:
         raise InputError(f"the model already has tokens of {model.config.num_codes} codes; start from its base model.")
     _check_output_arithmetic(model)
@@ -103,7 +109,9 @@ def add_code_tokens(
     tokens = [code_token(code) for code in codes] + list(_MARKS)
     present = set(tokenizer.get_vocab()).intersection(tokens)
     if present:
-        raise InputError(f"`tokenizer` already holds {len(present)} of the new tokens ({min(present)}); load the base tokenizer.")
+        raise InputError(
+            f"`tokenizer` already holds {len(present)} of the new tokens ({min(present)}); load the base tokenizer."
+        )
     descriptions = [describe(code) for code in codes]
     description_ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in descriptions]
     old_size = len(tokenizer)
@@ -115,7 +123,7 @@ def add_code_tokens(
     # Some checkpoints pad their matrices beyond the tokenizer, and resizing to the tokenizer would cut them
     rows = max(len(tokenizer), model.get_input_embeddings().weight.shape[0])
     model.resize_token_embeddings(rows, mean_resizing=False)
-    embeddings = encode_sentences(descriptions, encoder) if encoder else None
+    embeddings = encode_sentences(descriptions, encoder) if initialise == "encoder" else None
     _start_rows(model, start, len(tokens), description_ids, old_size, initialise, embeddings)
 
     groups = level_groups(codes)
@@ -133,13 +141,16 @@ def add_code_tokens(
 @torch.no_grad()
 def _check_output_arithmetic(model: MeraForDiagnosis) -> None:
     """Code logits are read from the hidden state and the output matrix: refuse a base that computes its logits otherwise."""
+    training = model.training
+    model.eval()
     ids = torch.tensor([[0, 1]], device=model.device)
     ours = model(input_ids=ids, vocabulary_index=torch.tensor([1], device=model.device)).vocabulary_logits[0]
     theirs = model.language_model(input_ids=ids, use_cache=False).logits[0, -1]
+    model.train(training)
     if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2 * float(theirs.abs().max())):
         raise InputError(
-            f"`model_name_or_path` is a {model.config.text_config.model_type} model, which changes its logits behind the output "
-            "matrix in a way that MERA does not know; use another base."
+            f"`model_name_or_path` is a {model.config.text_config.model_type} model, which changes its logits behind the "
+            "output matrix in a way that MERA does not know; use another base."
         )
 
 
@@ -159,7 +170,9 @@ def configure(model: MeraForDiagnosis, **fields) -> None:
         if not hasattr(config, name):
             raise InputError(f"`{name}` is not a field of MeraConfig.")
         if trained and name in ("code_bias", "history_term") and getattr(config, name) != value:
-            raise InputError(f"`{name}` is {value}, but this checkpoint was trained to rank with {getattr(config, name)}.")
+            raise InputError(
+                f"`{name}` is {value}, but this checkpoint was trained to rank with {getattr(config, name)}."
+            )
         setattr(config, name, value)
     try:
         config.check_choices()

@@ -26,7 +26,8 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
     """
     index = dataset.encoder.code_index
     patients = [
-        torch.tensor(sorted({index[code] for visit in row["visits"] for code in visit["codes"]})) for row in dataset.rows
+        torch.tensor(sorted({index[code] for visit in row["visits"] for code in visit["codes"]}))
+        for row in dataset.rows
     ]
     counts = torch.bincount(torch.cat(patients), minlength=config.num_codes).double()
     head.log_prevalence.copy_(_log_share(counts, len(patients)))

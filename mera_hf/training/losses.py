@@ -61,7 +61,9 @@ class DecisionTargets:
 
 def _as_mask(codes: Tensor, chosen: Tensor, num_codes: int) -> Tensor:
     mask = torch.zeros(codes.shape[0], num_codes + 1, dtype=torch.bool, device=codes.device)
-    return mask.scatter_(1, torch.where(chosen, codes, num_codes), True)[:, :num_codes]  # the spare column takes padding
+    return mask.scatter_(1, torch.where(chosen, codes, num_codes), True)[
+        :, :num_codes
+    ]  # the spare column takes padding
 
 
 def contrastive_loss(

@@ -41,4 +41,6 @@ class MemorizationTrainerConfig(_BaseConfig):
         half_precision_by_default(self)
         super().__post_init__()
         if self.target_exact_match is not None and self.eval_strategy == "no":
-            raise InputError("`target_exact_match` is looked at when the model is evaluated; set `eval_strategy` to `epoch`.")
+            raise InputError(
+                "`target_exact_match` is looked at when the model is evaluated; set `eval_strategy` to `epoch`."
+            )

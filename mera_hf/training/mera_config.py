@@ -164,6 +164,8 @@ class MeraTrainerConfig(_BaseConfig):
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise InputError(f"`ema_decay` is {self.ema_decay}; a decay lies between 0 and 1.")
         if self.ema_decay is not None and self.load_best_model_at_end:
-            raise InputError("`ema_decay` leaves the average behind, `load_best_model_at_end` the best step; set one of them.")
+            raise InputError(
+                "`ema_decay` leaves the average behind, `load_best_model_at_end` the best step; set one of them."
+            )
         if self.levels is not None and not self.levels:
             raise InputError(f"`levels` is empty; name one level at least, such as `{SPACE}`.")

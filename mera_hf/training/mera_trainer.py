@@ -94,22 +94,27 @@ class MeraTrainer(_BaseTrainer):
         self.levels = _level_tensors(config, args.levels)
         unknown = set(args.level_weights or {}) - set(self.levels)
         if unknown:
-            raise InputError(f"`level_weights` names {sorted(unknown)[0]!r}, which is not one of {', '.join(self.levels)}.")
+            raise InputError(
+                f"`level_weights` names {sorted(unknown)[0]!r}, which is not one of {', '.join(self.levels)}."
+            )
 
         first_target = 0 if args.predict_first_visit else 1
         if train_dataset is not None:
             train_dataset = TimelineDataset(train_dataset, self.encoder, first_target, args.seed, args.prefix_share)
             if train_dataset.left_out or train_dataset.dropped_visits:
                 logger.warning(
-                    f"{train_dataset.left_out} patients have no visit to predict and are left out; {train_dataset.dropped_visits} "
-                    "oldest visits are longer than `max_length` allows and count in the history term alone."
+                    f"{train_dataset.left_out} patients have no visit to predict and are left out; "
+                    f"{train_dataset.dropped_visits} oldest visits do not fit into `max_length` and count in the history "
+                    "term alone."
                 )
             base = _base_model(model)
             if args.start_head and not base.ranking_head.is_trained:
                 start_ranking_head(base.ranking_head, train_dataset, config)
                 if args.zero_readout:
                     if config.tie_word_embeddings:
-                        raise InputError("`zero_readout` needs a model whose input and output embeddings are not tied.")
+                        raise InputError(
+                            "`zero_readout` needs a model whose input and output embeddings are not tied."
+                        )
                     if base is not model:
                         raise InputError("`zero_readout` needs full training: an adapter has a copy of the code rows.")
                     with torch.no_grad():

@@ -63,7 +63,9 @@ def load_model(
     set_seed(seed)
     codes = candidate_codes(cohort_codes, mera_args.candidates)
     if name is None:
-        model, tokenizer = from_scratch(mera_args.from_scratch, [*memorizing_texts(codes), *_dataset_texts(dataset)], seed)
+        model, tokenizer = from_scratch(
+            mera_args.from_scratch, [*memorizing_texts(codes), *_dataset_texts(dataset)], seed
+        )
     else:
         model = load_base(name, **_loading_arguments(model_args))
         tokenizer = AutoTokenizer.from_pretrained(name, revision=model_args.model_revision)
@@ -78,9 +80,7 @@ def load_model(
             )
         configure(model, **mera_args.config_fields())
     else:
-        add_code_tokens(
-            model, tokenizer, codes, mera_args.initialise, mera_args.encoder, **mera_args.config_fields()
-        )
+        add_code_tokens(model, tokenizer, codes, mera_args.initialise, mera_args.encoder, **mera_args.config_fields())
     return model, tokenizer
 
 
@@ -113,7 +113,9 @@ def wrap_with_adapter(model: MeraForDiagnosis, model_args: ModelConfig):
     """The model inside a LoRA adapter if the recipe asks for one, else the model itself."""
     if not model_args.use_peft:
         if model_args.load_in_4bit or model_args.load_in_8bit:
-            raise InputError("a quantised model trains by an adapter only: set `use_peft: true` beside `load_in_4bit`.")
+            raise InputError(
+                "a quantised model trains by an adapter only: set `use_peft: true` beside `load_in_4bit`."
+            )
         return model
     from peft import get_peft_model, prepare_model_for_kbit_training
 

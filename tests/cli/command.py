@@ -9,7 +9,7 @@ from mera_hf.cli.main import main
 
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-TINY = '{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}'
+TINY = '{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}'
 
 
 @dataclass
@@ -39,12 +39,13 @@ def succeed(*arguments) -> Run:
 def memorize(dataset, output, *options) -> Run:
     """The tiny recipe, made tinier."""
     recipe = RECIPES / "tiny-cpu" / "memorize.yaml"
-    fast = ("--from-scratch", TINY, "--num-train-epochs", "1")
+    fast = ("--from-scratch", TINY, "--initialise", "description", "--num-train-epochs", "1")
     return succeed("memorize", "--config", recipe, "--dataset", dataset, "--output-dir", output, *fast, *options)
 
 
 def train(dataset, output, memorized, *options) -> Run:
     recipe = RECIPES / "tiny-cpu" / "train.yaml"
-    start = () if memorized is None else ("--model-name-or-path", memorized)
+    start = ("--from-scratch", TINY) if memorized is None else ("--model-name-or-path", memorized)
+    start = (*start, "--initialise", "description")
     fast = (*start, "--num-train-epochs", "2", "--logging-steps", "1")
     return succeed("train", "--config", recipe, "--dataset", dataset, "--output-dir", output, *fast, *options)

@@ -7,8 +7,8 @@ from command import memorize, succeed, train
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory):
-    """What `mera` printed and wrote for three small data sets: `work(name)` is the folder with `dataset`, `memorized` and
-    `model`, and a dict of what each verb printed."""
+    """What `mera` wrote and printed for three small data sets: `work(name)` is the folder with `dataset`, `memorized`
+    and `model`, and a dict of what each verb printed."""
     made = {}
 
     def make(name):

@@ -136,9 +136,7 @@ def test_every_parameter_trains(family, tmp_path):
 
 
 def test_the_head_has_a_learning_rate_of_its_own_and_no_weight_decay(llama, tmp_path):
-    trainer = trainer_of(
-        *llama, tmp_path, patients(4), learning_rate=1e-3, head_learning_rate=2e-2, weight_decay=0.1
-    )
+    trainer = trainer_of(*llama, tmp_path, patients(4), learning_rate=1e-3, head_learning_rate=2e-2, weight_decay=0.1)
     optimizer = trainer.create_optimizer()
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     seen = []
