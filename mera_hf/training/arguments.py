@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from ..errors import InputError
 
 
+CANDIDATES = ("cohort", "tree")
+ROW_INITIALISATIONS = ("description", "random", "encoder")
+
+
 @dataclass
 class MeraArguments:
     """
@@ -20,8 +24,8 @@ class MeraArguments:
             Codes that are ranked: `cohort`, those of the dataset, or `tree`, all billable codes of their ICD versions and
             those of the dataset.
         initialise (`str`, *optional*, defaults to `"description"`):
-            How the rows of code tokens start: `description`, the mean of the description's token rows, `random`, or
-            `encoder`, a sentence encoder's embedding of the description.
+            How the rows of code tokens start, where the model has none yet: `description`, the mean of the description's
+            token rows, `random`, or `encoder`, a sentence encoder's embedding of the description.
         encoder (`str`, *optional*):
             Sentence encoder of `initialise: encoder`: a model name, folder, or installed package.
         history_text (`str`, *optional*, defaults to `"code"`):
@@ -99,6 +103,9 @@ class MeraArguments:
     def __post_init__(self):
         import json
 
+        for name, known in (("candidates", CANDIDATES), ("initialise", ROW_INITIALISATIONS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"`{name}` is {getattr(self, name)!r}; choose one of {', '.join(known)}.")
         if isinstance(self.from_scratch, str):
             try:
                 self.from_scratch = json.loads(self.from_scratch)

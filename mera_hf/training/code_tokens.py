@@ -8,6 +8,7 @@ import torch
 
 from ..errors import InputError
 from ..icd import LEVELS, code_tree, describe, level_groups, sort_codes
+from .arguments import ROW_INITIALISATIONS
 
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ..modeling_mera import MeraForDiagnosis
 
 
-ROW_INITIALISATIONS = ("description", "random", "encoder")
 _MARKS = ("<eov>", "<visit>", "<profile>")
 
 

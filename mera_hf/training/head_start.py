@@ -26,7 +26,7 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
     """
     index = dataset.encoder.code_index
     patients = [
-        torch.tensor(sorted({index[code] for visit in row["visits"] for code in visit["codes"]}))
+        torch.tensor(sorted({index[code] for visit in row["visits"] for code in visit["codes"]}), dtype=torch.long)
         for row in dataset.rows
     ]
     counts = torch.bincount(torch.cat(patients), minlength=config.num_codes).double()

@@ -137,10 +137,11 @@ class MemorizationTrainer(_BaseTrainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Greedy exact match of the answers, see [`exact_match`]: the training wording `seen`, the held-out one `unseen`."""
-        metrics = {
-            f"{metric_key_prefix}_{name}": value
-            for name, value in exact_match(self.model, self.processing_class, self.codes, self.args.groups).items()
-        }
+        args = self.args
+        shares = exact_match(
+            self.model, self.processing_class, self.codes, args.groups, args.per_device_eval_batch_size
+        )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in shares.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         wanted = self.args.target_exact_match

@@ -10,13 +10,13 @@ from ..data.memorizing import memorizing_texts
 from ..errors import InputError
 from ..icd import code_tree, sort_codes
 from ..timeline_mera import profile_text
-from .arguments import MeraArguments
+from .arguments import CANDIDATES, MeraArguments
 from .code_tokens import add_code_tokens, configure, load_base, peft_config
 from .from_scratch import from_scratch
 
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
     from trl import ModelConfig
 
@@ -30,8 +30,8 @@ def candidate_codes(cohort_codes: list[str], candidates: str) -> list[str]:
         cohort_codes (`list[str]`): all codes of the cohort.
         candidates (`str`): `"cohort"`, those codes; `"tree"`, all billable codes of the same ICD versions beside them.
     """
-    if candidates not in ("cohort", "tree"):
-        raise InputError(f"`candidates` is {candidates!r}; choose `cohort` or `tree`.")
+    if candidates not in CANDIDATES:
+        raise InputError(f"`candidates` is {candidates!r}; choose one of {', '.join(CANDIDATES)}.")
     codes = set(cohort_codes)
     if candidates == "tree":
         for tree in {id(tree): tree for tree in map(code_tree, cohort_codes)}.values():
@@ -63,9 +63,8 @@ def load_model(
     set_seed(seed)
     codes = candidate_codes(cohort_codes, mera_args.candidates)
     if name is None:
-        model, tokenizer = from_scratch(
-            mera_args.from_scratch, [*memorizing_texts(codes), *_dataset_texts(dataset)], seed
-        )
+        texts = _words_of_patients(dataset["train"], mera_args.use_visit_text)
+        model, tokenizer = from_scratch(mera_args.from_scratch, [*memorizing_texts(codes), *texts], seed)
     else:
         model = load_base(name, **_loading_arguments(model_args))
         tokenizer = AutoTokenizer.from_pretrained(name, revision=model_args.model_revision)
@@ -84,11 +83,15 @@ def load_model(
     return model, tokenizer
 
 
-def _dataset_texts(dataset: DatasetDict) -> set[str]:
-    texts = {f"aged {decade} to {decade + 9}" for decade in range(0, 90, 10)} | {"aged 90 and over"}
-    for split in dataset.values():
-        for row in split:
-            texts.add(profile_text(row["profile"]))
+def _words_of_patients(train: Dataset, visit_text: bool) -> set[str]:
+    """What the profiles of the training patients say, and the texts of their visits if the model is to read them.
+
+    Nothing of validation or test, and no note that the model does not read: the vocabulary goes into the checkpoint.
+    """
+    texts = {f"aged {decade} to {decade + 9}" for decade in range(0, 90, 10)} | {"aged 90 and over", "female, male"}
+    for row in train:
+        texts.add(profile_text(row["profile"]))
+        if visit_text:
             texts.update(visit["text"] for visit in row["visits"] if visit["text"])
     return texts
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from mera_hf.cli.main import main
 
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-TINY = '{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}'
+SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+TINY = json.dumps({"model_type": "llama", **SIZE})
 
 
 @dataclass

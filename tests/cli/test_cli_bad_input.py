@@ -1,5 +1,6 @@
 """Bad input: exit status 2, one line on standard error that names the place and the value, and nothing written."""
 
+import importlib.util
 import json
 import shutil
 
@@ -63,13 +64,22 @@ def stage(small, tmp_path):
         ("history_text: title", "`history_text` is 'title'"),
         ("candidates: some", "`candidates` is 'some'"),
         ("from_scratch: llama", "`from_scratch` is 'llama'"),
-        ("load_in_4bit: true", "set `use_peft: true`"),
         ("push_to_hub: true", "`push_to_hub` is true"),
         ("max_length: 3", "`max_length` is 3"),
     ],
 )
 def test_a_recipe_with_a_bad_value(stage, recipe, says):
     assert says in stage("train", recipe)
+
+
+def test_a_quantised_base_without_bitsandbytes(stage, monkeypatch):
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        assert "set `use_peft: true`" in stage("train", "load_in_4bit: true")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name)
+    )
+    assert "pip install 'mera_hf[quant]'" in stage("train", "load_in_4bit: true\nuse_peft: true")
 
 
 def test_a_bad_option(stage):

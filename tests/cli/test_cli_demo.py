@@ -5,7 +5,7 @@ import socket
 
 import pytest
 import yaml
-from command import mera
+from command import SIZE, mera
 
 from mera_hf.cli import demo
 from mera_hf.data import prepare as prepare_module
@@ -14,15 +14,14 @@ from mera_hf.evaluation.results import read_metrics
 
 @pytest.fixture
 def short(monkeypatch, tmp_path):
-    small = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     for name in ("memorize", "train"):
         keys = yaml.safe_load((demo.RECIPES / f"{name}.yaml").read_text()) | {
             "max_steps": 2,
             "per_device_train_batch_size": 16,
         }
         if name == "memorize":
-            keys |= {"groups": False}
-            keys |= {"from_scratch": small | {"tie_word_embeddings": keys["from_scratch"]["tie_word_embeddings"]}}
+            keys["groups"] = False
+            keys["from_scratch"] |= SIZE
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(keys))
     monkeypatch.setattr(demo, "RECIPES", tmp_path)
     monkeypatch.setattr(prepare_module, "prepare", functools.partial(prepare_module.prepare, sample=80))

@@ -1,0 +1,50 @@
+"""What README and cards say comes from files that a command wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+CARDS = ROOT / "model_cards"
+
+
+@pytest.mark.parametrize("setting", ["profile", "history", "memorized"])
+def test_tables_of_the_card_are_those_of_the_reference_run(setting):
+    from mera_hf.evaluation.results import read_metrics, table_markdown
+
+    folder = CARDS / "mera-tiny-diabetes130" / setting
+    metrics = read_metrics(folder / "metrics.json")
+    assert len(metrics["run"]["seed"]) == 3
+    table = table_markdown(metrics)
+    assert (folder / "table.md").read_text() == table + "\n"
+    assert table in (CARDS / "mera-tiny-diabetes130" / "README.md").read_text()
+
+
+def test_table_of_the_readme_is_that_of_the_reference_run():
+    table = (CARDS / "mera-tiny-diabetes130" / "profile" / "table.md").read_text().strip()
+    assert table in (ROOT / "README.md").read_text()
+
+
+def test_memorizing_is_reported_from_its_file():
+    figures = json.loads((CARDS / "mera-tiny-diabetes130" / "memorization.json").read_text())
+    card = (CARDS / "mera-tiny-diabetes130" / "README.md").read_text()
+    for name, value in figures.items():
+        assert f"| {name.replace('_', ' ')} | {100 * value:.1f} |" in card
+
+
+def test_no_python_block_of_the_readme_is_out_of_date():
+    """Every name that the README imports from the package exists."""
+    import re
+
+    import mera_hf
+
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    names = [
+        name.strip()
+        for block in blocks
+        for line in re.findall(r"from mera_hf import (.*)", block)
+        for name in line.split(",")
+    ]
+    assert names and all(getattr(mera_hf, name) for name in names)
