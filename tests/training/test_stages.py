@@ -216,14 +216,21 @@ SCRATCH = {
 }
 
 
-def test_models_from_scratch_know_every_word_of_the_dataset():
+def test_models_from_scratch_know_the_words_that_they_read():
     model, tokenizer, _ = loaded(scratch=SCRATCH)
-    model.config.use_visit_text = True
+    again, _, _ = loaded(scratch=SCRATCH)
+    assert torch.equal(model.code_rows(), again.code_rows())
     encoder = encoder_of(model, tokenizer)
     for row in ROWS:
         assert tokenizer.unk_token_id not in encoder.encode(row).input_ids
-    again, _, _ = loaded(scratch=SCRATCH)
-    assert torch.equal(model.code_rows(), again.code_rows())
+    words = {word for row in ROWS for visit in row["visits"] for word in (visit["text"] or "").split()}
+    assert "hospital" in words and "hospital" not in tokenizer.get_vocab()  # not read, so not in the checkpoint
+
+    mera_args = MeraArguments(from_scratch=SCRATCH, use_visit_text=True)
+    model, tokenizer = load_model(ModelConfig(), mera_args, dataset(), CODES, 0)
+    encoder = encoder_of(model, tokenizer)
+    for row in dataset()["train"]:
+        assert tokenizer.unk_token_id not in encoder.encode(row).input_ids
 
 
 def test_a_checkpoint_goes_into_the_next_stage(tmp_path):
@@ -250,5 +257,5 @@ def test_candidates():
     tree = candidate_codes([*codes, "ICD9CM:250"], "tree")
     assert len(tree) > 10_000 and {"ICD9CM:250", "ICD9CM:V58.67"} <= set(tree)
     assert not any(code.startswith("ICD10CM") for code in tree)
-    with pytest.raises(InputError, match="`candidates` is 'all'; choose `cohort` or `tree`"):
+    with pytest.raises(InputError, match="`candidates` is 'all'; choose one of cohort, tree"):
         candidate_codes(codes, "all")
