@@ -14,6 +14,7 @@ what the codes mean, train a small model from scratch to rank the codes of the n
 beside reference rankers, and predict for one example. Takes minutes on two cores, needs no network and no GPU.
 """
 RECIPES = Path(__file__).parent / "demo_recipe"
+EXAMPLE = "428 250.00; 584 428"  # heart failure with diabetes, then acute kidney failure with heart failure
 REFERENCES = ("prevalence", "copy_history", "ridge")
 
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from ..training.mera_config import MeraTrainerConfig
     from .checkpoint import open_checkpoint
     from .memorize import memorize
-    from .predict import as_table, predict
+    from .predict import as_table, predict, read_visits
     from .recipe import Stage, open_dataset, parse_recipe
     from .train import train
 
@@ -81,8 +82,7 @@ def run(args: argparse.Namespace) -> int:
     print(table_text(evaluation.metrics), flush=True)
 
     _title("5. Predict: heart failure, then kidney failure; what comes next?")
-    visits = [{"codes": ["ICD9CM:428", "ICD9CM:250.00"]}, {"codes": ["ICD9CM:584", "ICD9CM:428"]}]
-    visits = [{"codes": [code for code in visit["codes"] if code in model.config.codes]} for visit in visits]
+    visits = [{"codes": codes} for codes in read_visits(EXAMPLE, "ICD9CM", model.config.codes)]
     patient = {"profile": {"sex": "F", "age": 72.0, "race": None}, "visits": visits}
     print(as_table(predict(model, tokenizer, patient, 10)))
 
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         f"  {folder / 'metrics.json'}  the figures\n"
         f"  {trained}  the model, for AutoModel.from_pretrained\n"
         "next:\n"
-        f'  mera predict {trained} --visits "428 250.00; 584 428" --sex F --age 72\n'
+        f'  mera predict {trained} --visits "{EXAMPLE}" --sex F --age 72\n'
         "  mera prepare --help      for MIMIC-III, MIMIC-IV or a table of your own"
     )
     return 0

@@ -123,6 +123,7 @@ def predict(model, tokenizer, patient: dict, top_k: int) -> dict:
     return {
         "visits": [visit["codes"] for visit in patient["visits"]],
         "set_size": size,
+        "ordered_for_weighted_f1": min(config.rerank_depth, top_k),
         "ranking": [
             {
                 "rank": rank,
@@ -157,8 +158,11 @@ def as_table(result: dict) -> str:
             lines.append(cut)
     if result["set_size"] > len(result["ranking"]):
         lines.append(f"  ... EOV stands behind {result['set_size']} codes; raise --top-k to see them")
-    lines += [
-        "",
-        "P: the probability that the code is recorded at the next visit. For research, not clinical decisions.",
-    ]
+    lines += ["", "P: the probability that the code is recorded at the next visit."]
+    if result["ordered_for_weighted_f1"]:
+        lines.append(
+            f"The first {result['ordered_for_weighted_f1']} stand in the order of their worth for weighted F1: of two codes "
+            "as probable, the rarer comes first."
+        )
+    lines.append("For research, not clinical decisions.")
     return "\n".join(lines)

@@ -255,7 +255,7 @@ def patient_plot(example: dict) -> Figure:
         axes.text(
             0,
             y + 0.22,
-            _shortened(f"{entry['code'].split(':')[-1]} {entry['description']}", 44),
+            _shortened(f"{entry['code'].split(':')[-1]} {entry['description']}", 36 if entry["true"] else 44),
             va="center",
             fontweight="bold" if entry["true"] else "normal",
         )

@@ -62,8 +62,9 @@ def test_the_table_shows_where_eov_stands():
     }
     rows = [{**row, "rank": rank} for rank in (1, 2)]
 
-    def lines(size):
-        return as_table({"visits": [["ICD9CM:428.0"]], "set_size": size, "ranking": rows}).splitlines()
+    def lines(size, depth=0):
+        result = {"visits": [["ICD9CM:428.0"]], "set_size": size, "ordered_for_weighted_f1": depth, "ranking": rows}
+        return as_table(result).splitlines()
 
     assert lines(2)[0] == "history: ICD9CM:428.0"
     assert "(in the history)" in lines(2)[3] and "50.0%" in lines(2)[3]
@@ -71,6 +72,8 @@ def test_the_table_shows_where_eov_stands():
     assert lines(1)[4].endswith("EOV: the code above is the predicted set")
     assert lines(2)[5].endswith("EOV: the 2 codes above are the predicted set")
     assert "EOV stands behind 7 codes" in lines(7)[5]
+    assert "The first 10 stand in the order of their worth" in lines(2, 10)[-2]
+    assert not any("worth for weighted F1" in line for line in lines(2))
 
 
 def test_the_table_goes_to_standard_output(small):
