@@ -144,6 +144,7 @@ def evaluate_checkpoint(
     if not description["credentialed"]:  # a page with a real patient's codes is for open data only
         probabilities = ranking.probabilities.gather(1, ranking.order.argsort(1)).numpy()
         report["example"] = example_patient(order, probabilities, set_sizes, samples, codes, model.config.descriptions)
+        report["example"]["reordered"] = model.config.rerank_depth
     return Evaluation(metrics, report)
 
 

@@ -118,7 +118,8 @@ def render_report(report: dict) -> str:
             - `metrics` (`dict`): the content of a `metrics.json`, with `mera` and at least one reference ranker.
             - `curves` (`dict[str, Sequence[float]]`): ranker to `recall@k` for k = 1 .. kmax, from `recall_curve`.
             - `sets` (`dict`, *optional*): MERA's `predicted` and the `true` set sizes, each a sequence over patients.
-            - `example` (`dict`, *optional*): from [`example_patient`]; for open data only.
+            - `example` (`dict`, *optional*): from [`example_patient`], and `reordered`, the number of codes that a
+              calibration put in another order than that of their logits; for open data only.
 
     Raises:
         [`~mera_hf.errors.InputError`]: if the metrics do not fit the schema, or hold no `mera` or no reference ranker:

