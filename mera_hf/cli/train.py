@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print the figures on validation; return the exit status 0."""
-    from ..evaluation.calibration import FEWEST, enough_to_calibrate
+    from ..evaluation.calibration import FEWEST
     from ..evaluation.results import COLUMNS, format_figure
     from ..training.mera_config import MeraTrainerConfig
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     folder = args.dataset or mera_args.dataset
     dataset, codes = open_dataset(folder)
     stage = Stage(args, training_args.output_dir, (model_args.model_name_or_path, folder))
-    metrics = train(training_args, model_args, mera_args, dataset, codes, stage, recipe_name(args.config))
+    metrics, fitted = train(training_args, model_args, mera_args, dataset, codes, stage, recipe_name(args.config))
     patients = len(dataset["validation"])
     if metrics:
         print(f"\non {patients:,} validation patients, in percent (the test patients are for `mera evaluate`):")
@@ -53,10 +53,8 @@ def run(args: argparse.Namespace) -> int:
             if name in metrics:
                 print(f"  {title:<14}{format_figure(name, metrics[name]):>6}")
     if patients < FEWEST:
-        fitted = (
-            "fitted on the training patients instead" if len(enough_to_calibrate(dataset)) >= FEWEST else "not fitted"
-        )
-        print(f"note: with fewer than {FEWEST} validation patients, probabilities and the EOV cut are {fitted}")
+        where = "fitted on the training patients instead" if fitted else "not fitted"
+        print(f"note: with fewer than {FEWEST} validation patients, probabilities and the EOV cut are {where}")
     print(f"\nwritten to {stage.folder}")
     print(f"next: mera evaluate {stage.folder} --dataset {folder} --output-dir {stage.folder / 'evaluation'}")
     return 0
@@ -64,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
 def train(
     training_args, model_args, mera_args, dataset, codes: list[str], stage: Stage, recipe: str
-) -> dict[str, float]:
-    """Train the stage, fit the cut on validation and write the checkpoint; returns the figures on validation."""
+) -> tuple[dict[str, float], bool]:
+    """Train the stage, fit the cut on validation and write the checkpoint; returns the figures on validation, and whether
+    there were visits enough to fit the cut."""
     import json
     import time
 
@@ -91,7 +90,7 @@ def train(
     stage.open()
     with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its log to standard output
         trainer.train(resume_from_checkpoint=stage.last)
-    calibrate(trainer.model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
+    fitted = calibrate(trainer.model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
     metrics = measure(trainer.model, tokenizer, dataset["validation"])
     log = {
         "recipe": recipe,
@@ -106,4 +105,4 @@ def train(
         (folder / "training.json").write_text(json.dumps(log, indent=2) + "\n")
 
     stage.finish(write)
-    return metrics
+    return metrics, fitted

@@ -19,24 +19,28 @@ if TYPE_CHECKING:
 
 
 CANDIDATES = 60  # codes of each patient, the best ones, that the log-odds are fitted on
-FEWEST = 20  # patients that a fit needs
+FEWEST = 20  # predicted visits that a fit needs
 
 
 def calibrate(
     model: MeraForDiagnosis, tokenizer: PreTrainedTokenizerBase, patients: Dataset, rerank_depth: int = 0
-) -> None:
+) -> bool:
     """Fit the log-odds of the codes, their value for weighted F1 and the EOV cut, and write them into the model.
 
     The log-odds are a logistic regression on the features of `MeraForDiagnosis.log_odds_features` over the first codes of
     each patient, the values come from [`value_rule`], and the cut is the one with the best weighted F1 of the set. None of
-    them changes which codes rank first, but for the order among the first `rerank_depth`.
+    them changes which codes rank first, but for the order among the first `rerank_depth`. With fewer than 20 patients the cut
+    is where the sets are as large as the true ones altogether.
 
     Args:
         model (`MeraForDiagnosis`): wrapped by PEFT or not; its config and its ranking head are changed.
         tokenizer (`PreTrainedTokenizerBase`): of the model.
-        patients (`Dataset`): visits dataset, of the validation patients where there are enough; the last visit of each is
-            predicted. With fewer than 20 patients nothing is fitted, and codes are cut where their logit is EOV's.
+        patients (`Dataset`): visits dataset, of the validation patients where there are enough. The last visit of each is
+            predicted, or with fewer than 20 patients every visit from the second on.
         rerank_depth (`int`, *optional*, defaults to 0): see [`MeraConfig`]; with 0 the value is the probability.
+
+    Returns:
+        whether anything was fitted: not with fewer than 20 visits, where codes are cut at EOV's own logit.
     """
     import numpy as np
     import torch
@@ -49,8 +53,11 @@ def calibrate(
     head.value_weight.fill_(1.0)
     head.value_threshold.zero_()
     samples = prediction_samples(patients, config.codes, "last")
+    few = len(samples) < FEWEST
+    if few:
+        samples = prediction_samples(patients, config.codes, "every")
     if len(samples) < FEWEST:
-        return
+        return False
     features, hits = [], []
     for rows, output, batch in model.decisions(model_patients(samples, config.codes), tokenizer):
         columns = model.log_odds_features(output, batch["history_codes"], batch["history_values"])
@@ -75,8 +82,14 @@ def calibrate(
         chosen = np.take_along_axis(probabilities, first, axis=1)
         np.put_along_axis(values, first, (weight[first] * (chosen - threshold[first])).astype(np.float32), axis=1)
         config.rerank_depth = rerank_depth
-    # Just below the lowest value that belongs into the set
-    config.eov_value = float(np.nextafter(np.float32(fit_threshold(values, samples)), np.float32(-np.inf)))
+    if few:
+        # Weighted F1 over a handful of patients is best with huge sets: make them as large as the true ones altogether
+        lowest = -np.sort(-values, axis=None)[sum(len(sample.target) for sample in samples) - 1]
+    else:
+        lowest = fit_threshold(values, samples)
+    # Just below the lowest value that belongs into a set
+    config.eov_value = float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))
+    return True
 
 
 def value_rule(probabilities: np.ndarray, candidates: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -103,9 +103,22 @@ def test_too_few_patients_leave_the_cut_at_eov(calibrated):
     config, head = model.config, model.ranking_head
     config.calibration, config.eov_value, config.rerank_depth = [1.0] * 6, 3.0, 4
     head.value_weight.fill_(3.0)
-    calibrate(model, tokenizer, rows[: FEWEST - 1], rerank_depth=6)
+    few = [row for row in rows if len(row["visits"]) == 2][: FEWEST - 1]
+    assert 0 < len(few) < FEWEST and calibrate(model, tokenizer, few, rerank_depth=6) is False
     assert (config.calibration, config.eov_value, config.rerank_depth) == (None, 0.5, 0)
     assert (head.value_weight == 1).all() and not head.value_threshold.any()
+
+
+def test_few_patients_give_every_visit(calibrated):
+    before, _, tokenizer, rows = calibrated
+    model = copy.deepcopy(before)
+    few = [row for row in rows if len(row["visits"]) > 2][: FEWEST - 1]
+    assert sum(len(row["visits"]) - 1 for row in few) >= FEWEST
+    assert calibrate(model, tokenizer, few) is True and model.config.calibration is not None
+    # So few say little of weighted F1: the sets are cut where they are as large as the true ones altogether
+    samples = prediction_samples(few, model.config.codes, "every")
+    sizes = rank_samples(model, tokenizer, samples).set_sizes
+    assert int(sizes.sum()) == sum(len(sample.target) for sample in samples)
 
 
 def test_saved_with_the_checkpoint(calibrated, tmp_path):
