@@ -119,4 +119,6 @@ class MeraConfig(PreTrainedConfig):
         return 0 if self.code_token_start is None else len(self.id2label)
 
 
+AutoConfig.register("mera", MeraConfig, exist_ok=True)
+
 __all__ = ["HISTORY_TEXTS", "POSITIONS", "MeraConfig"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -392,5 +392,7 @@ def _last_tokens(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> t
         last = length - 1 - attention_mask.flip(-1).argmax(-1)  # the last token that is not padding
     return torch.arange(batch, device=hidden.device) * length + last
 
+
+AutoModel.register(MeraConfig, MeraForDiagnosis, exist_ok=True)
 
 __all__ = ["FORWARD_INPUTS", "MeraForDiagnosis", "MeraOutput", "MeraRanking", "RankingHead"]

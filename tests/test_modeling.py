@@ -358,8 +358,11 @@ def assert_same_ranking(printed: str, ranking):
         "import mera_hf\nfrom transformers import AutoConfig\nAutoConfig.from_pretrained(sys.argv[1] + '/config')\n"
         "from transformers import AutoModel, AutoTokenizer",
         "from transformers import AutoModel, AutoTokenizer\nAutoModel\nimport mera_hf",
+        # Our modules bring the Auto classes in while they are being imported themselves
+        "from mera_hf import MeraConfig, MeraForDiagnosis\nfrom transformers import AutoModel, AutoTokenizer",
+        "from mera_hf.modeling_mera import MeraForDiagnosis\nfrom transformers import AutoModel, AutoTokenizer",
     ],
-    ids=["mera_hf first", "transformers first"],
+    ids=["mera_hf first", "transformers first", "our names first", "our module first"],
 )
 def test_auto_classes_know_the_model_after_the_import(imports, checkpoint):
     folder, ranking = checkpoint
@@ -371,6 +374,10 @@ def test_auto_classes_know_the_model_after_the_import(imports, checkpoint):
 
 def test_importing_the_package_loads_neither_torch_nor_transformers():
     assert run_python("import sys, mera_hf\nprint(sorted({'torch', 'transformers'} & set(sys.modules)))") == "[]"
+
+
+def test_every_public_name_is_there():
+    assert run_python("import mera_hf\nprint(all(getattr(mera_hf, name) for name in mera_hf.__all__))") == "True"
 
 
 def test_the_code_travels_with_the_checkpoint(checkpoint, tmp_path):
