@@ -68,7 +68,7 @@ def test_an_encoder_that_is_none():
     model, tokenizer = base()
     with pytest.raises(InputError, match="`encoder` has to name the sentence encoder"):
         add_code_tokens(model, tokenizer, CODES, "encoder")
-    with pytest.raises(InputError, match="`encoder` 'some_encoder' is neither .* `pip install some-encoder`"):
+    with pytest.raises(InputError, match="`encoder` 'some_encoder' is neither .*`pip install some-encoder`"):
         encode_sentences(["heart failure"], "some_encoder")
     with pytest.raises(InputError, match="`encoder` './nowhere' cannot be loaded"):
         encode_sentences(["heart failure"], "./nowhere")
