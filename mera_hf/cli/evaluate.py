@@ -55,11 +55,16 @@ def run(args: argparse.Namespace) -> int:
     if output and (output / "metrics.json").exists() and not args.overwrite:
         raise InputError(f"`--output-dir` {output} holds an evaluation; choose another folder or add `--overwrite`.")
     model, tokenizer = open_checkpoint(args.checkpoint)
-    training = Path(args.checkpoint) / "training.json"
-    seed = json.loads(training.read_text())["seed"] if training.is_file() else 0
-    recipe = json.loads(training.read_text()).get("recipe") if training.is_file() else None
+    log = Path(args.checkpoint) / "training.json"
+    training = json.loads(log.read_text()) if log.is_file() else {}
     evaluation = evaluate_checkpoint(
-        model, tokenizer, args.dataset, args.split, recipe=recipe, seed=seed, batch_size=args.batch_size
+        model,
+        tokenizer,
+        args.dataset,
+        args.split,
+        recipe=training.get("recipe"),
+        seed=training.get("seed", 0),
+        batch_size=args.batch_size,
     )
     dataset = evaluation.metrics["dataset"]
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")

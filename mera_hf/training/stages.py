@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,25 +188,3 @@ def _onto_unquantised_base(quantised: MeraForDiagnosis, adapter: Path, model_arg
     model.config = MeraConfig(**settings)
     model.reset_ranking_head()  # the adapter brings the trained one
     return PeftModel.from_pretrained(model, adapter)
-
-
-def new_output_dir(output_dir: str | Path, overwrite: bool) -> Path:
-    """A place that may be written to.
-
-    Raises:
-        [`InputError`]: where the folder holds something and `overwrite` is off.
-    """
-    output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        if not overwrite:
-            raise InputError(f"`--output-dir` {output_dir} is not empty; choose another or add `--overwrite`.")
-        if not output_dir.is_dir():
-            raise InputError(f"`--output-dir` {output_dir} is a file; choose a folder.")
-    return output_dir
-
-
-def replace_folder(finished: Path, output_dir: Path) -> None:
-    """Put a finished folder in the place of `output_dir`, which the user allowed to be overwritten."""
-    if output_dir.exists():
-        shutil.rmtree(output_dir)
-    finished.rename(output_dir)
