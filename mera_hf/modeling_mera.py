@@ -1,11 +1,14 @@
 """MERA: rank all diagnosis codes for the next visit in one forward pass of a causal language model.
 
 What is in here: [`MeraForDiagnosis`] wraps any `AutoModelForCausalLM` and reads the logits of the code tokens and of the
-end-of-visit token EOV at decision positions; [`RankingHead`] adds the code bias and the history term; [`MeraRanking`] is what
-the one ranking function, [`MeraForDiagnosis.rank`], returns.
+end-of-visit token EOV at decision positions; [`RankingHead`] adds the code bias and the history term; [`Readout`] is what
+logits are made of, for losses that do without the table of logits; [`MeraRanking`] is what the one ranking function,
+[`MeraForDiagnosis.rank`], returns.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +35,50 @@ class MeraOutput(ModelOutput):
     code_logits: torch.FloatTensor | None = None
     eov_logits: torch.FloatTensor | None = None
     vocabulary_logits: torch.FloatTensor | None = None
+
+
+@dataclass
+class Readout:
+    """
+    What the logits at `P` decisions are made of, before the table of decisions x codes is:
+
+        s = softcap(scale * hidden @ rows^T) + bias, and history_terms on top at history_codes
+
+    Attributes:
+        hidden (`torch.FloatTensor` of shape `(P, d)`): hidden states.
+        rows (`torch.FloatTensor` of shape `(codes + 1, d)`): output rows of the codes in tree order with EOV last.
+        scale (`float`): factor of the products.
+        softcap (`float`, *optional*): largest absolute value, c tanh(s / c).
+        bias (`torch.FloatTensor` of shape `(codes + 1,)`, *optional*): of codes and EOV.
+        history_codes (`torch.LongTensor` of shape `(P, H)`, *optional*): codes of the history, -1 is padding.
+        history_terms (`torch.FloatTensor` of shape `(P, H)`, *optional*): what is added to the logits of those.
+    """
+
+    hidden: torch.FloatTensor
+    rows: torch.FloatTensor
+    scale: float = 1.0
+    softcap: float | None = None
+    bias: torch.FloatTensor | None = None
+    history_codes: torch.LongTensor | None = None
+    history_terms: torch.FloatTensor | None = None
+
+    def logits(self) -> torch.FloatTensor:
+        """The table of logits, shape `(P, codes + 1)`."""
+        logits = nn.functional.linear(self.hidden, self.rows) * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        if self.bias is not None:
+            logits = logits + self.bias.to(logits.dtype)
+        if self.history_terms is not None:
+            terms = self.history_terms.masked_fill(self.history_codes < 0, 0.0)
+            logits = logits.scatter_add(1, self.history_codes.clamp(min=0), terms.to(logits.dtype))
+        return logits
+
+    def at(self, decisions: torch.LongTensor) -> "Readout":
+        """The readout of some decisions."""
+        history = (self.history_codes, self.history_terms)
+        codes, terms = (None if part is None else part[decisions] for part in history)
+        return Readout(self.hidden[decisions], self.rows, self.scale, self.softcap, self.bias, codes, terms)
 
 
 @dataclass
@@ -86,26 +133,28 @@ class RankingHead(nn.Module):
 
     def forward(
         self,
-        logits: torch.Tensor,
         hidden: torch.Tensor,
         code_rows: torch.Tensor,
         decision_visit: torch.Tensor,
         history_codes: torch.Tensor | None,
         history_values: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Shapes: `logits` (P, C + 1), `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes`
-        (V, H), `history_values` (V, H, 7); returns (P, C + 1)."""
+    ) -> dict[str, torch.Tensor]:
+        """The parts that are added to the logits, as fields of [`Readout`].
+
+        Shapes: `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes` (V, H), `history_values`
+        (V, H, 7)."""
+        parts = {}
         if hasattr(self, "code_bias"):
-            logits = logits + self.code_bias.to(logits.dtype)
+            parts["bias"] = self.code_bias
         if hasattr(self, "patient_gate") and history_codes is not None and history_codes.shape[1]:
             codes = history_codes.clamp(min=0)  # (V, H)
             values = torch.cat([history_values, self.log_prevalence[codes][:, :, None]], dim=-1)  # (V, H, 8)
             values = values.masked_fill(history_codes[:, :, None] < 0, 0.0).to(hidden.dtype)
             of_code = (self.code_gate(code_rows)[codes] * values).sum(-1)  # (V, H)
             of_patient = torch.einsum("pf,phf->ph", self.patient_gate(hidden), values[decision_visit])  # (P, H)
-            codes, term = codes[decision_visit], of_patient + of_code[decision_visit]
-            logits = logits.scatter_add(1, codes, term.to(logits.dtype))
-        return logits
+            parts["history_codes"] = history_codes[decision_visit]
+            parts["history_terms"] = of_patient + of_code[decision_visit]
+        return parts
 
 
 class MeraForDiagnosis(PreTrainedModel):
@@ -183,6 +232,7 @@ class MeraForDiagnosis(PreTrainedModel):
         history_values: torch.FloatTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         vocabulary_index: torch.LongTensor | None = None,
+        criterion: Callable[[Readout], Any] | None = None,
         **kwargs,
     ) -> MeraOutput:
         """
@@ -197,6 +247,9 @@ class MeraForDiagnosis(PreTrainedModel):
             history_values (`torch.FloatTensor` of shape `(V, H, 7)`, *optional*): features of those codes.
             vocabulary_index (`torch.LongTensor` of shape `(Q,)`, *optional*):
                 positions in the flattened tokens whose logits over the whole vocabulary are wanted, for memorizing.
+            criterion (`Callable`, *optional*):
+                gets the [`Readout`], and what it returns is returned in place of logits. A loss belongs here, inside the
+                forward pass, where engines that share out the weights have gathered them.
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -208,34 +261,42 @@ class MeraForDiagnosis(PreTrainedModel):
         ).last_hidden_state  # (B, S, d)
         if vocabulary_index is not None:
             hidden = hidden.flatten(0, 1)[vocabulary_index]  # (Q, d)
-            return MeraOutput(vocabulary_logits=self._scaled(self.get_output_embeddings()(hidden)))
+            logits = self.get_output_embeddings()(hidden) * self._output_scale
+            if self._softcap is not None:
+                logits = torch.tanh(logits / self._softcap) * self._softcap
+            return MeraOutput(vocabulary_logits=logits)
         if decision_index is None:
             decision_index = _last_tokens(hidden, attention_mask)
         if decision_visit is None:
             decision_visit = torch.arange(len(decision_index), device=hidden.device)
         hidden = self._dropout(hidden.flatten(0, 1)[decision_index])  # (P, d)
         rows = self.code_rows()
-        bias = getattr(self.get_output_embeddings(), "bias", None)  # Phi and GPT-J have one
-        bias = None if bias is None else bias[self._code_slice()]
-        logits = self._scaled(nn.functional.linear(hidden, rows, bias))  # (P, C + 1)
-        logits = self.ranking_head(logits, hidden, rows, decision_visit, history_codes, history_values)
+        parts = self.ranking_head(hidden, rows, decision_visit, history_codes, history_values)
+        output_bias = getattr(self.get_output_embeddings(), "bias", None)  # Phi and GPT-J have one
+        if output_bias is not None:
+            parts["bias"] = parts.get("bias", 0.0) + output_bias[self._code_slice()] * self._output_scale
+        readout = Readout(hidden, rows, self._output_scale, self._softcap, **parts)
+        if criterion is not None:
+            return criterion(readout)
+        logits = readout.logits()
         return MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
 
     def _dropout(self, values: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(values, self.config.hidden_dropout, self.training)
 
-    def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
-        """The arithmetic that some families put behind their output matrix (Gemma 2, Cohere, Granite, Falcon-H1)."""
+    @property
+    def _output_scale(self) -> float:
+        """The factor that some families put behind their output matrix (Cohere, Falcon-H1, Granite)."""
         text = self.config.text_config
-        if getattr(text, "logit_scale", None) is not None:
-            logits = logits * text.logit_scale
-        if getattr(text, "lm_head_multiplier", None) is not None:
-            logits = logits * text.lm_head_multiplier
-        if getattr(text, "logits_scaling", None) is not None:
-            logits = logits / text.logits_scaling
-        if getattr(text, "final_logit_softcapping", None) is not None:
-            logits = torch.tanh(logits / text.final_logit_softcapping) * text.final_logit_softcapping
-        return logits
+        scale = 1.0
+        for name in ("logit_scale", "lm_head_multiplier"):
+            scale *= 1.0 if getattr(text, name, None) is None else getattr(text, name)
+        return scale / (getattr(text, "logits_scaling", None) or 1.0)
+
+    @property
+    def _softcap(self) -> float | None:
+        """The bound that some families put on their logits (Gemma 2)."""
+        return getattr(self.config.text_config, "final_logit_softcapping", None)
 
     def rank(
         self,
@@ -395,4 +456,4 @@ def _last_tokens(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> t
 
 AutoModel.register(MeraConfig, MeraForDiagnosis, exist_ok=True)
 
-__all__ = ["FORWARD_INPUTS", "MeraForDiagnosis", "MeraOutput", "MeraRanking", "RankingHead"]
+__all__ = ["FORWARD_INPUTS", "MeraForDiagnosis", "MeraOutput", "MeraRanking", "RankingHead", "Readout"]

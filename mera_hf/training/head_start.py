@@ -10,7 +10,8 @@ import torch
 
 from ..data.timelines import TimelineDataset
 from ..timeline_mera import collate_timelines
-from .losses import SPACE, DecisionTargets, confidence_loss, contrastive_loss, mean_over_patients
+from .hierarchy import Hierarchy
+from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss
 
 
 _LARGEST_TABLE = 3_000_000  # decisions x codes that the fit sees: plenty for its handful of weights
@@ -41,6 +42,8 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
         without[decision, patients[row]] -= 1
     log_prevalence = _log_share(without, len(patients) - 1)
     targets = DecisionTargets.from_batch(batch, config.num_codes)
+    weights_of = targets.weights / targets.weights.sum()
+    space = Hierarchy({}, config.num_codes)
     codes = batch["history_codes"]  # (P, H): one target visit a decision here
     prevalence_of = log_prevalence.gather(1, codes.clamp(min=0))[:, :, None]  # (P, H, 1)
     values = torch.cat([batch["history_values"].double(), prevalence_of], dim=-1) * (codes >= 0)[:, :, None]
@@ -54,10 +57,10 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
     def closure():
         optimizer.zero_grad()
         logits = (temperature * log_prevalence).scatter_add(1, codes.clamp(min=0), values @ weights)
-        loss = contrastive_loss(logits, targets, {SPACE: None}, {}, tau=1.0)
-        loss = loss + confidence_loss(logits, eov.expand(len(logits)), targets, "atlop")
-        loss = mean_over_patients(loss, batch)
-        loss = loss + 1e-4 * sum((parameter**2).sum() for parameter in fitted)
+        logits = torch.cat([logits, eov.expand(len(logits), 1)], dim=1)
+        pools = Pools.from_logits(logits, targets, space, tau=1.0)
+        losses = contrastive_loss(pools, targets, space, {}, tau=1.0) + confidence_loss(pools, targets, "atlop")
+        loss = (losses * weights_of).sum() + 1e-4 * sum((parameter**2).sum() for parameter in fitted)
         loss.backward()
         return loss
 

@@ -15,7 +15,10 @@ N = all codes \ (Y u K), anc_l(c) the ancestor of c at level l.
 Positions average within their visit, visits within their patient, then patients, so that neither batch size nor gradient
 accumulation changes the loss.
 
-Axes: decisions `P`, codes `C`, codes of a visit `M`, groups of a level `G`, target visits `V`.
+All of it is a function of few numbers: the true logits, e, and log-sum-exps over the false codes of segments of the tree
+([`Pools`]). `fused_loss.py` makes these without a table of positions x codes.
+
+Axes: decisions `P`, codes `C`, codes of a visit `M`, segments `S`, target visits `V`. Decisions come last.
 """
 
 from dataclasses import dataclass
@@ -24,8 +27,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from .hierarchy import SPACE, Hierarchy
 
-SPACE = "space"  # level 0: all codes of the candidate space
+
 EOV_LOSSES = ("atlop", "zlpr", "none")
 
 
@@ -34,42 +38,81 @@ class DecisionTargets:
     """What is true at `P` decisions.
 
     Attributes:
-        codes (`Tensor` of shape `(P, M)`): code indices of the visit; 0 where there is none.
-        true (`Tensor` of shape `(P, M)`, bool): the codes of Y.
-        known (`Tensor` of shape `(P, C)`, bool): the codes of Y and K, which are negatives nowhere.
-        given (`Tensor` of shape `(P, C)`, bool): the codes of K.
+        codes (`Tensor` of shape `(M, P)`): code indices of the visit, Y and K, in the order in which they are written;
+            `C + 1` (behind the codes and EOV) where there is none.
+        true (`Tensor` of shape `(M, P)`, bool): which of them are Y.
+        weights (`Tensor` of shape `(P,)`): share of each decision in the loss, in patients: they sum to their number.
     """
 
     codes: Tensor
     true: Tensor
-    known: Tensor
-    given: Tensor
+    weights: Tensor
 
     @classmethod
-    def from_batch(cls, batch: dict, num_codes: int) -> "DecisionTargets":
-        """Read the targets of a batch of `collate_timelines`."""
-        codes = batch["visit_codes"][batch["decision_visit"]]  # (P, M), -1 is padding
+    def from_batch(cls, batch: dict, num_codes: int, first_weight: float = 1.0) -> "DecisionTargets":
+        """Read the targets of a batch of `collate_timelines`.
+
+        Args:
+            batch (`dict`): the batch.
+            num_codes (`int`): number of codes of the model.
+            first_weight (`float`): weight of the decision before the first code of a visit against 1 for each later one.
+        """
+        codes = batch["visit_codes"][batch["decision_visit"]].T  # (M, P), -1 is padding
         written = codes >= 0
-        given = written & (torch.arange(codes.shape[1], device=codes.device) < batch["decision_given"][:, None])
-        return cls(
-            codes=codes.clamp(min=0),
-            true=written & ~given,
-            known=_as_mask(codes, written, num_codes),
-            given=_as_mask(codes, given, num_codes),
-        )
+        number = torch.arange(len(codes), device=codes.device)[:, None]
+        true = written & (number >= batch["decision_given"])
+        return cls(torch.where(written, codes, num_codes + 1), true, decision_weights(batch, first_weight))
+
+    def at(self, decisions: slice) -> "DecisionTargets":
+        """The targets of some decisions."""
+        return DecisionTargets(self.codes[:, decisions], self.true[:, decisions], self.weights[decisions])
 
 
-def _as_mask(codes: Tensor, chosen: Tensor, num_codes: int) -> Tensor:
-    mask = torch.zeros(codes.shape[0], num_codes + 1, dtype=torch.bool, device=codes.device)
-    return mask.scatter_(1, torch.where(chosen, codes, num_codes), True)[
-        :, :num_codes
-    ]  # the spare column takes padding
+def decision_weights(batch: dict, first_weight: float = 1.0) -> Tensor:
+    """Weights `(P,)`, float64, that average decisions within visits and visits within patients, and sum over patients."""
+    visit, patient = batch["decision_visit"], batch["visit_patient"]
+    weights = torch.where(batch["decision_given"] == 0, first_weight, 1.0).double()
+    of_visit = weights.new_zeros(len(patient)).index_add(0, visit, weights)
+    visits_of_patient = torch.bincount(patient)
+    return weights / of_visit[visit] / visits_of_patient[patient[visit]]
+
+
+@dataclass
+class Pools:
+    """What the losses need to know of the logits at `P` decisions.
+
+    Attributes:
+        true (`Tensor` of shape `(M, P)`): logits s of the codes of the visit; anything where there is none.
+        eov (`Tensor` of shape `(P,)`): EOV logits e.
+        segments (`Tensor` of shape `(S, P)`): log sum exp(s_n / tau) over the false codes n of each segment; -inf for none.
+        false (`Tensor` of shape `(P,)`): log sum exp(s_n) over all false codes n; -inf for none.
+    """
+
+    true: Tensor
+    eov: Tensor
+    segments: Tensor
+    false: Tensor
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, targets: DecisionTargets, hierarchy: Hierarchy, tau: float) -> "Pools":
+        """Pools of a table of logits, by plain autograd: where there are few decisions or codes.
+
+        Args:
+            logits: code logits with EOV last, shape `(P, C + 1)`.
+            targets: see [`DecisionTargets`].
+            hierarchy: segments of the tree.
+            tau: temperature.
+        """
+        logits = torch.nn.functional.pad(logits.T, (0, 0, 0, 1))  # (C + 2, P)
+        false = logits.scatter(0, targets.codes, -torch.inf)[: hierarchy.num_codes]
+        segments = segment_logsumexp(false / tau, hierarchy.segment_of, len(hierarchy.lengths))
+        return cls(logits.gather(0, targets.codes), logits[-2], segments, logsumexp(false))
 
 
 def contrastive_loss(
-    logits: Tensor,
+    pools: Pools,
     targets: DecisionTargets,
-    levels: dict[str, Tensor | None],
+    hierarchy: Hierarchy,
     weights: dict[str, float],
     tau: float,
     softmax: bool = False,
@@ -77,27 +120,26 @@ def contrastive_loss(
     """Hierarchical InfoNCE L_CL of each decision, shape `(P,)`; 0 where Y is empty.
 
     Args:
-        logits: code logits s, shape `(P, C)`.
+        pools: see [`Pools`].
         targets: see [`DecisionTargets`].
-        levels: for each level the group of every code, int64 of shape `(C,)`, -1 without one; `None` for the whole space.
+        hierarchy: levels to contrast at.
         weights: weight of each level; 1 where it is not named.
         tau: temperature.
         softmax: whether the other true codes compete at the level of the whole space (this project's choice).
     """
-    scaled = logits / tau
-    positives = scaled.gather(1, targets.codes)  # (P, M)
-    negatives = scaled.masked_fill(targets.known, -torch.inf)  # (P, C)
+    positives = pools.true / tau  # (M, P)
     total, total_weight = torch.zeros_like(positives), torch.zeros_like(positives)
-    for level, groups in levels.items():
-        if groups is None:
-            pool = _logsumexp(negatives)[:, None].expand_as(positives)  # (P, M)
+    for level, runs in level_pools(pools.segments, hierarchy).items():
+        if level == SPACE:
+            pool = runs.expand_as(positives)  # (M, P)
         else:
-            own = groups[targets.codes]  # (P, M)
-            pool = group_logsumexp(negatives, groups).gather(1, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
+            own = hierarchy.run_of_code[level][targets.codes]  # (M, P)
+            pool = runs.gather(0, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
         weight = weights.get(level, 1.0) * (targets.true & (pool > -torch.inf))
-        if groups is None and softmax:
-            everyone = _logsumexp(scaled.masked_fill(targets.given, -torch.inf))[:, None]  # (P, 1)
-            term = torch.where(targets.true, everyone - positives, 0.0)
+        if level == SPACE and softmax:
+            mine = logsumexp(positives.masked_fill(~targets.true, -torch.inf))  # (P,)
+            everyone = logsumexp(torch.stack([runs, mine]))  # (P,)
+            term = torch.where(weight > 0, everyone - positives, 0.0)
         else:
             # -log(exp(s_c) / (exp(s_c) + exp(pool))) = softplus(pool - s_c)
             term = _softplus(torch.where(weight > 0, pool - positives, 0.0))
@@ -107,66 +149,99 @@ def contrastive_loss(
     return _mean_over_true(per_code, targets)
 
 
-def confidence_loss(logits: Tensor, eov: Tensor, targets: DecisionTargets, form: str) -> Tensor:
+def confidence_loss(pools: Pools, targets: DecisionTargets, form: str) -> Tensor:
     """EOV loss L_DCE of each decision, shape `(P,)`: true codes above EOV, false ones below.
 
     Args:
-        logits: code logits s, shape `(P, C)`.
-        eov: EOV logits e, shape `(P,)`.
+        pools: see [`Pools`].
         targets: see [`DecisionTargets`].
         form: `"atlop"`, the formula above, or `"zlpr"`: log(1 + sum_N exp(s - e)) + log(1 + sum_Y exp(e - s)).
     """
-    positives = logits.gather(1, targets.codes)  # (P, M)
-    false_pool = _logsumexp(logits.masked_fill(targets.known, -torch.inf))  # (P,)
-    below = _softplus(false_pool - eov)
+    eov = pools.eov[None]  # (1, P)
+    below = _softplus(pools.false - pools.eov)
     if form == "zlpr":
-        gaps = (eov[:, None] - positives).masked_fill(~targets.true, -torch.inf)
-        zero = torch.zeros_like(eov[:, None])
-        return below + torch.cat([zero, gaps], dim=1).logsumexp(1)
-    above = torch.cat([eov[:, None], positives.masked_fill(~targets.true, -torch.inf)], dim=1).logsumexp(1)
-    return below + _mean_over_true(above[:, None] - positives, targets)
+        gaps = (eov - pools.true).masked_fill(~targets.true, -torch.inf)
+        return below + torch.cat([torch.zeros_like(eov), gaps]).logsumexp(0)
+    above = torch.cat([eov, pools.true.masked_fill(~targets.true, -torch.inf)]).logsumexp(0)
+    return below + _mean_over_true(above - pools.true, targets)
 
 
-def group_loss(logits: Tensor, targets: DecisionTargets, levels: dict[str, Tensor | None], tau: float) -> Tensor:
+def group_loss(pools: Pools, targets: DecisionTargets, hierarchy: Hierarchy, tau: float) -> Tensor:
     """InfoNCE of the true groups against the other groups of their level, L_G of each decision, shape `(P,)`."""
-    scaled = (logits / tau).masked_fill(targets.given, -torch.inf)
-    true_codes = _as_mask(targets.codes, targets.true, logits.shape[1])  # (P, C)
-    total, count = logits.new_zeros(len(logits)), logits.new_zeros(len(logits))
-    for groups in levels.values():
-        if groups is None:
+    positives = (pools.true / tau).masked_fill(~targets.true, -torch.inf)  # (M, P)
+    total, count = torch.zeros_like(pools.eov), torch.zeros_like(pools.eov)
+    for level, runs in level_pools(pools.segments, hierarchy).items():
+        if level == SPACE:
             continue
-        scores = group_logsumexp(scaled, groups)  # (P, G)
-        member = torch.where(groups < 0, scores.shape[1], groups).expand_as(true_codes)
-        is_true = torch.zeros(len(scores), scores.shape[1] + 1, device=scores.device)
-        is_true = is_true.scatter_add_(1, member, true_codes.float())[:, :-1] > 0  # (P, G)
-        others = _logsumexp(scores.masked_fill(is_true, -torch.inf))[:, None]  # (P, 1)
-        use = is_true & (others > -torch.inf)
-        terms = use * _softplus(torch.where(use, others - scores, 0.0))
-        any_true = is_true.any(1)
-        total = total + torch.where(any_true, terms.sum(1) / is_true.sum(1).clamp(min=1), 0.0)
-        count = count + any_true
+        own = hierarchy.run_of_code[level][targets.codes]  # (M, P)
+        belongs = targets.true & (own >= 0)
+        slot = torch.where(belongs, own, len(runs))  # the spare group takes the rest
+        is_true = torch.zeros(len(runs) + 1, runs.shape[1], dtype=torch.bool, device=runs.device)
+        is_true = is_true.scatter_(0, slot, True)[:-1]  # (R, P)
+        is_group = torch.zeros(len(runs), 1, dtype=torch.bool, device=runs.device)
+        is_group[hierarchy.run_of_code[level].unique()[1:]] = True  # [0] is -1: EOV and the spare entry
+        others = logsumexp(runs.masked_fill(is_true | ~is_group, -torch.inf))  # (P,)
+
+        # S_g of each true group, read at each of its true codes: false codes of the run, and the true ones of the group
+        same = belongs[:, None] & (slot[:, None] == slot[None])  # (M, M, P): code i, code j of the same group
+        own_true = logsumexp(positives[None].expand(same.shape).masked_fill(~same, -torch.inf).transpose(0, 1))
+        score = logsumexp(torch.stack([runs.gather(0, own.clamp(min=0)), own_true]))  # (M, P)
+        use = belongs & (others > -torch.inf)
+        terms = use * _softplus(torch.where(use, others - torch.where(use, score, 0.0), 0.0))
+        members = same.sum(1)  # (M, P): a group with m true codes is read m times
+        groups = is_true.sum(0)  # (P,)
+        total = total + (terms / members.clamp(min=1)).sum(0) / groups.clamp(min=1)
+        count = count + (groups > 0)
     return total / count.clamp(min=1)
 
 
-def group_logsumexp(values: Tensor, groups: Tensor) -> Tensor:
-    """Log-sum-exp of `values` (P, C) over the codes of each group (C,), shape `(P, G)`; -inf for an empty group.
+def level_pools(segments: Tensor, hierarchy: Hierarchy) -> dict[str, Tensor]:
+    """Log-sum-exp over the runs of every level, `(R, P)` each, from segments `(S, P)`; `(P,)` for the whole space."""
+    pools, finer = {}, segments
+    for level in reversed(hierarchy.levels):
+        finer = pools[level] = segment_logsumexp(finer, hierarchy.run_of_finer[level], hierarchy.runs[level])
+    if hierarchy.has_space:
+        pools[SPACE] = logsumexp(finer)
+    return pools
 
-    Stabilised by the maximum of each group, so that widely spread logits stay exact. Codes of group -1 count nowhere.
+
+class _SegmentLogSumExp(torch.autograd.Function):
+    """Log-sum-exp over segments of the first axis, with one exponential in either direction."""
+
+    @staticmethod
+    def forward(ctx, values, segment_of, count):
+        index = segment_of[:, None].expand_as(values)
+        top = values.new_full((count, values.shape[1]), -torch.inf).scatter_reduce_(0, index, values, "amax")
+        top.masked_fill_(top == -torch.inf, 0.0)
+        total = torch.zeros_like(top).index_add_(0, segment_of, (values - top[segment_of]).exp_())
+        result = total.log_().add_(top)  # log 0 = -inf: an empty segment
+        ctx.save_for_backward(values, segment_of, result)
+        return result
+
+    @staticmethod
+    def backward(ctx, grad):
+        values, segment_of, result = ctx.saved_tensors
+        safe = result.masked_fill(result == -torch.inf, 0.0)
+        return (values - safe[segment_of]).exp_().mul_(grad[segment_of]), None, None
+
+
+def segment_logsumexp(values: Tensor, segment_of: Tensor, count: int) -> Tensor:
+    """Log-sum-exp of `values` (C, P) over segments of the first axis, shape `(count, P)`; -inf for an empty segment.
+
+    Stabilised by the maximum of each segment, so that widely spread logits stay exact.
+
+    Args:
+        values: numbers, -inf among them.
+        segment_of: segment of each row, ascending, int64 of shape `(C,)`.
+        count: number of segments.
     """
-    inside = groups >= 0
-    values, groups = values[:, inside], groups[inside]
-    shape = (len(values), int(groups.max()) + 1 if len(groups) else 0)
-    index = groups.expand_as(values)
-    top = values.new_full(shape, -torch.inf).scatter_reduce(1, index, values.detach(), "amax")
-    safe_top = torch.where(top > -torch.inf, top, 0.0)
-    total = values.new_zeros(shape).scatter_add(1, index, (values - safe_top[:, groups]).exp())
-    return torch.where(total > 0, safe_top + torch.where(total > 0, total, 1.0).log(), -torch.inf)
+    return _SegmentLogSumExp.apply(values, segment_of, count)
 
 
-def _logsumexp(values: Tensor) -> Tensor:
-    """Log-sum-exp of each row, -inf for a row without entries and with no gradient there, where torch gives NaN."""
-    empty = (values == -torch.inf).all(1)
-    return torch.where(empty, -torch.inf, torch.where(empty[:, None], 0.0, values).logsumexp(1))
+def logsumexp(values: Tensor) -> Tensor:
+    """Log-sum-exp over the first axis, -inf without entries and with no gradient there, where torch gives NaN."""
+    empty = (values == -torch.inf).all(0)
+    return torch.where(empty, -torch.inf, torch.where(empty, 0.0, values).logsumexp(0))
 
 
 def _softplus(values: Tensor) -> Tensor:
@@ -174,25 +249,5 @@ def _softplus(values: Tensor) -> Tensor:
 
 
 def _mean_over_true(per_code: Tensor, targets: DecisionTargets) -> Tensor:
-    counts = targets.true.sum(1)
-    return torch.where(targets.true, per_code, 0.0).sum(1) / counts.clamp(min=1)
-
-
-def mean_over_patients(per_decision: Tensor, batch: dict, first_weight: float = 1.0) -> Tensor:
-    """Average decisions within visits, visits within patients, then patients.
-
-    Args:
-        per_decision: loss of each decision, shape `(P,)`.
-        batch: the batch of `collate_timelines`.
-        first_weight: weight of the decision before the first code of a visit against 1 for each later one.
-    """
-    weights = torch.where(batch["decision_given"] == 0, first_weight, 1.0).to(per_decision)
-    visits = _weighted_mean(per_decision, weights, batch["decision_visit"])
-    patients = _weighted_mean(visits, torch.ones_like(visits), batch["visit_patient"].unique(return_inverse=True)[1])
-    return patients.mean()
-
-
-def _weighted_mean(values: Tensor, weights: Tensor, index: Tensor) -> Tensor:
-    size = int(index.max()) + 1
-    total = values.new_zeros(size).index_add(0, index, values * weights)
-    return total / values.new_zeros(size).index_add(0, index, weights)
+    counts = targets.true.sum(0)
+    return torch.where(targets.true, per_code, 0.0).sum(0) / counts.clamp(min=1)

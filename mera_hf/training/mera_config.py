@@ -6,7 +6,8 @@ import torch
 from trl.trainer.base_config import _BaseConfig
 
 from ..errors import InputError
-from .losses import EOV_LOSSES, SPACE
+from .hierarchy import SPACE
+from .losses import EOV_LOSSES
 
 
 def half_precision_by_default(config: _BaseConfig) -> None:

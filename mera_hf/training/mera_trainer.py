@@ -11,17 +11,12 @@ from trl.trainer.base_trainer import _BaseTrainer
 
 from ..data.timelines import LengthSampler, TimelineCollator, TimelineDataset
 from ..errors import InputError
-from ..modeling_mera import FORWARD_INPUTS, MeraOutput
+from ..modeling_mera import FORWARD_INPUTS, MeraOutput, Readout
 from ..timeline_mera import TimelineEncoder, check_code_tokens
+from .fused_loss import fused_loss
 from .head_start import start_ranking_head
-from .losses import (
-    SPACE,
-    DecisionTargets,
-    confidence_loss,
-    contrastive_loss,
-    group_loss,
-    mean_over_patients,
-)
+from .hierarchy import SPACE, Hierarchy
+from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss, group_loss
 from .mera_config import MeraTrainerConfig
 from .moving_average import MovingAverage
 from .training_card import write_training_card
@@ -65,7 +60,9 @@ class MeraTrainer(_BaseTrainer):
             that the tree does not have, or a dataset without a visit to predict.
     """
 
-    loss_is_scaled_for_ga = False  # every loss term is a mean over patients
+    loss_is_scaled_for_ga = (
+        True  # the loss is a sum over patients by the number of patients of a step, in all processes
+    )
     _tag_names = ["mera", "diagnosis-prediction"]
     _name = "MERA"
     _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
@@ -91,12 +88,13 @@ class MeraTrainer(_BaseTrainer):
         except ValueError as error:
             raise InputError(str(error)) from error
         self.encoder = TimelineEncoder(config, processing_class, args.max_length)
-        self.levels = _level_tensors(config, args.levels)
-        unknown = set(args.level_weights or {}) - set(self.levels)
+        self.hierarchy = Hierarchy(
+            config.level_groups, config.num_codes, args.levels, singletons=args.group_weight > 0
+        )
+        levels = [SPACE] * self.hierarchy.has_space + self.hierarchy.levels
+        unknown = set(args.level_weights or {}) - set(levels)
         if unknown:
-            raise InputError(
-                f"`level_weights` names {sorted(unknown)[0]!r}, which is not one of {', '.join(self.levels)}."
-            )
+            raise InputError(f"`level_weights` names {sorted(unknown)[0]!r}, which is not one of {', '.join(levels)}.")
 
         first_target = 0 if args.predict_first_visit else 1
         if train_dataset is not None:
@@ -138,7 +136,7 @@ class MeraTrainer(_BaseTrainer):
         if self.moving_average is not None:
             self.add_callback(self.moving_average)
         self.label_names = ["labels"]  # evaluation goes through `prediction_step` below with its loss
-        self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self._parts = {"train": [], "eval": []}
         if hasattr(model, "add_model_tags"):
             model.add_model_tags(self._tag_names)
 
@@ -196,40 +194,56 @@ class MeraTrainer(_BaseTrainer):
             )
         return self.optimizer
 
+    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:
+        """Patients of one step in all processes, whatever the micro-batches: each weighs the same."""
+        if not batch_samples:
+            return None
+        patients = torch.tensor(sum(_patients(batch) for batch in batch_samples), device=device)
+        return self.accelerator.gather(patients).sum() if self.args.world_size > 1 else patients
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        output = model(**{name: inputs[name] for name in FORWARD_INPUTS})
-        losses = self.losses(output.code_logits, output.eov_logits, inputs)
-        loss = sum(weight * losses[name] for name, weight in self._weights().items())
-        mode = "train" if self.model.training else "eval"
-        for name, value in losses.items():
-            gathered = self.accelerator.gather_for_metrics(value.detach())
-            self._metrics[mode][f"loss_{name}"].append(gathered.mean().item())
-        return (loss, output) if return_outputs else loss
+        # Gradients are averaged over processes, and the loss is to be summed over them
+        share = 1 / _patients(inputs) if num_items_in_batch is None else self.args.world_size / num_items_in_batch
+        with_logits = (lambda readout: readout.logits()) if return_outputs else (lambda readout: None)
+        losses, logits = model(
+            **{name: inputs[name] for name in FORWARD_INPUTS},
+            criterion=lambda readout: (self.losses(readout, inputs) * share, with_logits(readout)),
+        )
+        self._parts["train" if self.model.training else "eval"].append((self.state.global_step, losses.detach()))
+        if not return_outputs:
+            return losses.sum()
+        return losses.sum(), MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
 
     def _weights(self) -> dict[str, float]:
         weights = {"contrastive": self.args.contrastive_weight, "group": self.args.group_weight}
         weights["confidence"] = 0.0 if self.args.eov_loss == "none" else self.args.confidence_weight
         return {name: weight for name, weight in weights.items() if weight > 0}
 
-    def losses(self, code_logits: torch.Tensor, eov_logits: torch.Tensor, batch: dict) -> dict[str, torch.Tensor]:
-        """The parts of the loss that have a weight, each a scalar: mean over positions, visits and patients.
+    def losses(self, readout: Readout, batch: dict) -> torch.Tensor:
+        """The parts of the loss that have a weight, times that weight: mean over positions and visits, sum over patients.
 
         Args:
-            code_logits (`torch.Tensor` of shape `(P, C)`): code logits at the decisions of the batch.
-            eov_logits (`torch.Tensor` of shape `(P,)`): EOV logits there.
+            readout ([`~mera_hf.modeling_mera.Readout`]): of the decisions of the batch.
             batch (`dict`): what `collate_timelines` returns.
+
+        Returns:
+            `Tensor` of shape `(parts,)`; they are to be minimised together, see [`fused_loss`].
         """
-        args, logits, eov = self.args, code_logits.float(), eov_logits.float()
-        targets = DecisionTargets.from_batch(batch, logits.shape[1])
-        levels = {name: None if groups is None else groups.to(logits.device) for name, groups in self.levels.items()}
-        part = {
-            "contrastive": lambda: contrastive_loss(
-                logits, targets, levels, args.level_weights or {}, args.tau, args.softmax
-            ),
-            "confidence": lambda: confidence_loss(logits, eov, targets, args.eov_loss),
-            "group": lambda: group_loss(logits, targets, levels, args.tau),
-        }
-        return {name: mean_over_patients(part[name](), batch, args.first_weight) for name in self._weights()}
+        args, weights = self.args, self._weights()
+        hierarchy = self.hierarchy.to(readout.hidden.device)
+
+        def parts(pools: Pools, targets: DecisionTargets) -> torch.Tensor:
+            part = {
+                "contrastive": lambda: contrastive_loss(
+                    pools, targets, hierarchy, args.level_weights or {}, args.tau, args.softmax
+                ),
+                "confidence": lambda: confidence_loss(pools, targets, args.eov_loss),
+                "group": lambda: group_loss(pools, targets, hierarchy, args.tau),
+            }
+            return torch.stack([weight * part[name]() for name, weight in weights.items()])  # (parts, p)
+
+        targets = DecisionTargets.from_batch(batch, hierarchy.num_codes, args.first_weight)
+        return fused_loss(readout, targets, hierarchy, parts, args.tau)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Loss over all visits, and the ranking for the last visit of each patient."""
@@ -241,7 +255,7 @@ class MeraTrainer(_BaseTrainer):
         patient = inputs["visit_patient"][inputs["decision_visit"]]  # (P,)
         is_first = inputs["decision_given"] == 0
         # Decisions stand in order of time, so the last one before a first code belongs to the last visit
-        rows = torch.full((len(inputs["input_ids"]),), -1, device=patient.device)
+        rows = torch.full((_patients(inputs),), -1, device=patient.device)
         rows = rows.scatter_reduce(0, patient[is_first], is_first.nonzero()[:, 0], "amax")
         visits = inputs["decision_visit"][rows]
         ranking = _base_model(self.accelerator.unwrap_model(model)).decide(
@@ -258,22 +272,25 @@ class MeraTrainer(_BaseTrainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the weighted parts of the loss, averaged over the steps since the last line and over processes."""
         mode = "train" if self.model.training else "eval"
-        averages = {name: sum(values) / len(values) for name, values in self._metrics[mode].items()}
-        if mode == "eval":
-            averages = {f"eval_{name}": value for name, value in averages.items()}
-        super().log({**logs, **averages}, start_time)
-        self._metrics[mode].clear()
+        prefix = "" if mode == "train" else "eval_"
+        parts, self._parts[mode] = self._parts[mode], []
+        if parts:
+            # The micro-batches of a step add up to its loss; in evaluation each batch has a loss of its own
+            count = len({step for step, _ in parts}) if mode == "train" else len(parts)
+            mean = self.accelerator.gather(sum(losses for _, losses in parts)[None] / count).mean(0)
+            logs = {
+                **logs,
+                **{f"{prefix}loss_{name}": x for name, x in zip(self._weights(), mean.tolist(), strict=True)},
+            }
+        super().log(logs, start_time)
+
+
+def _patients(batch: dict) -> int:
+    return int(batch["visit_patient"][-1]) + 1
 
 
 def _base_model(model):
     """The [`MeraForDiagnosis`] inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _level_tensors(config, names: list[str] | None) -> dict[str, torch.Tensor | None]:
-    known = {SPACE: None, **{level: torch.tensor(groups) for level, groups in config.level_groups.items()}}
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise InputError(f"`levels` names {unknown[0]!r}; the codes of this model have {', '.join(known)}.")
-    return {name: groups for name, groups in known.items() if names is None or name in names}
