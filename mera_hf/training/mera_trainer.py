@@ -13,7 +13,7 @@ from ..data.timelines import LengthSampler, TimelineCollator, TimelineDataset
 from ..errors import InputError
 from ..modeling_mera import FORWARD_INPUTS, MeraOutput, Readout
 from ..timeline_mera import TimelineEncoder, check_code_tokens
-from .fused_loss import fused_loss
+from .fused_loss import FusedLoss
 from .head_start import start_ranking_head
 from .hierarchy import SPACE, Hierarchy
 from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss, group_loss
@@ -89,8 +89,9 @@ class MeraTrainer(_BaseTrainer):
             raise InputError(str(error)) from error
         self.encoder = TimelineEncoder(config, processing_class, args.max_length)
         self.hierarchy = Hierarchy(
-            config.level_groups, config.num_codes, args.levels, singletons=args.group_weight > 0
+            config.level_groups, config.num_codes, args.levels, contrast_groups=args.group_weight > 0
         )
+        self.fused_loss = FusedLoss(self.hierarchy, self._losses, args.tau)
         levels = [SPACE] * self.hierarchy.has_space + self.hierarchy.levels
         unknown = set(args.level_weights or {}) - set(levels)
         if unknown:
@@ -227,23 +228,23 @@ class MeraTrainer(_BaseTrainer):
             batch (`dict`): what `collate_timelines` returns.
 
         Returns:
-            `Tensor` of shape `(parts,)`; they are to be minimised together, see [`fused_loss`].
+            `Tensor` of shape `(parts,)`; they are to be minimised together, see [`FusedLoss`].
         """
-        args, weights = self.args, self._weights()
         hierarchy = self.hierarchy.to(readout.hidden.device)
+        targets = DecisionTargets.from_batch(batch, hierarchy.num_codes, self.args.first_weight)
+        return self.fused_loss(readout, targets)
 
-        def parts(pools: Pools, targets: DecisionTargets) -> torch.Tensor:
-            part = {
-                "contrastive": lambda: contrastive_loss(
-                    pools, targets, hierarchy, args.level_weights or {}, args.tau, args.softmax
-                ),
-                "confidence": lambda: confidence_loss(pools, targets, args.eov_loss),
-                "group": lambda: group_loss(pools, targets, hierarchy, args.tau),
-            }
-            return torch.stack([weight * part[name]() for name, weight in weights.items()])  # (parts, p)
-
-        targets = DecisionTargets.from_batch(batch, hierarchy.num_codes, args.first_weight)
-        return fused_loss(readout, targets, hierarchy, parts, args.tau)
+    def _losses(self, pools: Pools, targets: DecisionTargets) -> torch.Tensor:
+        """The weighted parts at a chunk of decisions, `(parts, p)`."""
+        args, hierarchy = self.args, self.hierarchy
+        part = {
+            "contrastive": lambda: contrastive_loss(
+                pools, targets, hierarchy, args.level_weights or {}, args.tau, args.softmax
+            ),
+            "confidence": lambda: confidence_loss(pools, targets, args.eov_loss),
+            "group": lambda: group_loss(pools, targets, hierarchy, args.tau),
+        }
+        return torch.stack([weight * part[name]() for name, weight in self._weights().items()])
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Loss over all visits, and the ranking for the last visit of each patient."""
