@@ -20,7 +20,7 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera memorize    teach a language model what the codes mean
   mera train       train it to rank the codes of the next visit
   mera evaluate    measure a checkpoint beside the reference rankers
-  mera predict     rank the diagnoses of one patient
+  mera predict     rank the diagnoses of one patient, or of a data set
 
 and for cohorts too small for a test split
   mera cross-validate   measure a recipe by cross-validation over patients
