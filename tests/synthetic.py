@@ -55,8 +55,8 @@ def _patients(start: int, count: int, codes: list[str], draw: np.random.Generato
 
 
 def write_mimic4(folder: Path, diagnoses: int, codes: dict[str, list[str]], seed: int = 0) -> None:
-    """Write `hosp/patients.csv`, `hosp/admissions.csv` and `hosp/diagnoses_icd.csv` in the shape of MIMIC-IV: eleven diagnoses an
-    admission, 1.9 admissions a patient, ICD-9 in the earlier admissions and ICD-10 in the later.
+    """Write `hosp/patients.csv`, `hosp/admissions.csv` and `hosp/diagnoses_icd.csv` in the shape of MIMIC-IV: eleven
+    diagnoses an admission, 1.9 admissions a patient, ICD-9 in the earlier admissions and ICD-10 in the later.
 
     Args:
         folder: where `hosp/` goes.

@@ -36,9 +36,9 @@ def categories(count: int) -> list[str]:
 
 def write_checkpoint(folder: Path, codes: list[str]) -> None:
     """A model as large as that of `recipes/tiny-cpu/train.yaml`, with random weights."""
+    from mera_hf.icd import describe
     from mera_hf.training.code_tokens import add_code_tokens
     from mera_hf.training.from_scratch import from_scratch
-    from mera_hf.icd import describe
     from tests.tiny import randomise_head
 
     recipe = yaml.safe_load((ROOT / "recipes" / "tiny-cpu" / "train.yaml").read_text())
