@@ -235,7 +235,7 @@ def prepare(
         )
         if before is not None:
             report.changes = _changes(before, report.to_dict())
-        with _whole_folder(output) as folder:
+        with whole_folder(output) as folder:
             _write(folder, report, records, tables, vocabulary)
         progress.update()
     return report
@@ -394,7 +394,7 @@ def _fingerprint(tables: dict[str, pl.DataFrame]) -> str:
 
 
 @contextmanager
-def _whole_folder(output: Path) -> Iterator[Path]:
+def whole_folder(output: Path) -> Iterator[Path]:
     """A temporary sibling that takes the place of `output` when all is written, and leaves nothing behind if not."""
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
