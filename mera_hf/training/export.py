@@ -41,11 +41,10 @@ data were obtained says who may have it.
 ```python
 import torch
 from prompt import Prompt
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-tokenizer = AutoTokenizer.from_pretrained(".")
 model = AutoModelForCausalLM.from_pretrained(".").eval()
-prompt = Prompt(tokenizer)
+prompt = Prompt()
 patient = {{"profile": {{"sex": "F", "age": 72}}, "visits": [{{"codes": {codes}}}]}}
 with torch.no_grad():
     scores = model(torch.tensor([prompt.ids(patient)])).logits[0, -1].log_softmax(-1)

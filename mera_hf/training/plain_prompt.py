@@ -1,4 +1,4 @@
-"""The prompt of a patient for the plain language model beside this file; needs its tokenizer and `prompt.json` alone.
+"""The prompt of a patient for the plain language model beside this file; needs the package `tokenizers` alone.
 
     <bos> <profile> female, aged 70 to 79 <visit> c11 c12 <eov> <visit> c21 <eov> <visit>
 
@@ -9,21 +9,26 @@ file, as `prompt.py`, into the folder that it writes; the prompt is the one of `
 import json
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 
 class Prompt:
     """Writes patients as token ids.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): the tokenizer in this folder.
-        folder (`str` or `Path`, *optional*): where `prompt.json` is; beside this file without it.
+        folder (`str` or `Path`, *optional*): where `prompt.json` and `tokenizer.json` are; beside this file without it.
 
     Attributes:
         tokens (`dict[str, int]`): the token id of every code, in the order of the ICD tree.
     """
 
-    def __init__(self, tokenizer, folder=None):
-        self.tokenizer = tokenizer
-        self.recipe = json.loads((Path(folder or Path(__file__).parent) / "prompt.json").read_text(encoding="utf-8"))
+    def __init__(self, folder=None):
+        folder = Path(folder or Path(__file__).parent)
+        # Not `AutoTokenizer`: for some families (Qwen2) it puts a tokenizer of its own in place of the one in the file
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.recipe = json.loads((folder / "prompt.json").read_text(encoding="utf-8"))
         self.tokens = {code["code"]: code["token_id"] for code in self.recipe["codes"]}
         self.segments = {code["code"]: code["in_history"] for code in self.recipe["codes"]}
 
@@ -52,7 +57,7 @@ class Prompt:
 
     def words(self, text: str) -> list[int]:
         """Token ids of a phrase."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def profile_text(profile: dict) -> str:
