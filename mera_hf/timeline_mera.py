@@ -11,6 +11,7 @@ they were recorded cannot change a ranking.
 import itertools
 import math
 import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -228,6 +229,27 @@ def history_entries(visits: list[list[int]], vocabularies: list[str]) -> tuple[l
     return codes, features
 
 
+def batches_by_length(
+    rows: Iterable[int], lengths: Sequence[int], batch_size: int, batch_tokens: int | None = None
+) -> list[list[int]]:
+    """Cut rows, from the shortest to the longest, into batches with little padding.
+
+    Args:
+        rows: what is to be cut; rows of one length stay in the order in which they come.
+        lengths: length in tokens of every row.
+        batch_size: most rows of a batch.
+        batch_tokens: most tokens of a batch when all its rows are padded to the longest; no limit without it. A row that is
+            longer is a batch of its own.
+    """
+    batches = []
+    for row in sorted(rows, key=lengths.__getitem__):
+        full = not batches or len(batches[-1]) == batch_size
+        if full or (batch_tokens is not None and lengths[row] * (len(batches[-1]) + 1) > batch_tokens):
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
 def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side: str = "right") -> dict:
     """Pad timelines into a batch.
 
@@ -317,6 +339,7 @@ __all__ = [
     "HISTORY_FEATURES",
     "Timeline",
     "TimelineEncoder",
+    "batches_by_length",
     "check_code_tokens",
     "collate_timelines",
     "history_entries",

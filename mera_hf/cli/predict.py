@@ -26,7 +26,7 @@ examples
 """
 # The options that one form takes and the other does not
 ONE = ("sex", "age", "race", "icd", "json")
-MANY = ("output_dir", "split", "batch_size", "max_length", "resume", "overwrite")
+MANY = ("output_dir", "split", "batch_tokens", "max_length", "resume", "overwrite")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -58,7 +58,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     many.add_argument(
         "--split", choices=("train", "validation", "test"), help="patients of a prepared folder (default test)"
     )
-    many.add_argument("--batch-size", type=int, metavar="N", help="patients at a time (default 64)")
+    many.add_argument(
+        "--batch-tokens",
+        type=int,
+        metavar="N",
+        help="tokens at a time (default 4096); on a GPU more is faster, until its memory is full",
+    )
     many.add_argument(
         "--max-length",
         type=int,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mera_hf.modeling_mera import MeraForDiagnosis
 
 SHARD_ROWS = 8192
+BATCH_ROWS = 256  # most patients in a forward pass, however short: each has a score for every code
 COLUMNS = ("patient_id", "profile", "visits")
 RUN_FILE = "run.json"  # what is being done, written first
 SUMMARY_FILE = "predict.json"  # what was done, written last
@@ -62,7 +63,7 @@ def predict_dataset(
     *,
     split: str | None = None,
     top_k: int = 20,
-    batch_size: int = 64,
+    batch_tokens: int = 4096,
     max_length: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -84,7 +85,7 @@ def predict_dataset(
         output_dir (`str` or `Path`): folder for the rankings.
         split (`str`, *optional*): of a prepared folder, `"test"` without it.
         top_k (`int`, defaults to 20): length of the rankings, at most all codes of the model.
-        batch_size (`int`, defaults to 64): patients in a forward pass.
+        batch_tokens (`int`, defaults to 4096): tokens in a forward pass, padding among them; a GPU takes more.
         max_length (`int`, *optional*): longest timeline in tokens; older visits are left out of it and still count in the
             history term.
         resume (`bool`, defaults to `False`): go on with the run in `output_dir`.
@@ -100,11 +101,12 @@ def predict_dataset(
             model or arguments. Nothing is written then.
     """
     started = time.perf_counter()
-    for name, value in (("top_k", top_k), ("batch_size", batch_size), ("max_length", max_length)):
+    for name, value in (("top_k", top_k), ("batch_tokens", batch_tokens), ("max_length", max_length)):
         if value is not None and value < 1:
             raise InputError(f"`{name}` is {value}; it must be 1 or more.")
     output = Path(output_dir)
-    settings = {"top_k": min(top_k, model.config.num_codes), "batch_size": batch_size, "max_length": max_length}
+    top_k = min(top_k, model.config.num_codes)
+    settings = {"top_k": top_k, "batch_tokens": batch_tokens, "max_length": max_length}
 
     def open_run() -> tuple[dict, list[Shard], list[Shard]]:
         _check_output(output, resume, overwrite)
@@ -361,7 +363,7 @@ def _rank(model, tokenizer, patients: list[dict], settings: dict, bar: tqdm) -> 
             yield rows
             bar.update(len(rows))
 
-    ranking = model.rank(patients, tokenizer, progress=count, **settings)
+    ranking = model.rank(patients, tokenizer, batch_size=BATCH_ROWS, progress=count, **settings)
     length = ranking.order.shape[1]
     ends = pa.array(np.arange(len(patients) + 1, dtype=np.int32) * length)
     codes = pa.array(model.config.codes, pa.string()).take(pa.array(ranking.order.flatten().numpy()))

@@ -1,4 +1,4 @@
-"""Does memory grow with the number of patients? `mera predict` on synthetic patients, watched from outside.
+"""Does memory grow with the number of patients? `mera predict` on synthetic patients, memory noted after every shard.
 
     python -m tests.benchmarks.predict_memory --patients 1000000
 
@@ -12,13 +12,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
 import yaml
 
-from mera_hf.evaluation.predicting import SHARD_ROWS
 from tests.synthetic import write_patients
 
 
@@ -51,23 +49,42 @@ def write_checkpoint(folder: Path, codes: list[str]) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def watch(command: list[str], output: Path, patients: int) -> list[dict]:
-    """Run a `mera predict`; memory of the process and seconds since its start whenever another shard is there."""
-    started, samples = time.perf_counter(), []
-    with subprocess.Popen(command, cwd=ROOT) as process:
-        memory = psutil.Process(process.pid)
-        while process.poll() is None:
-            done = min(patients, SHARD_ROWS * len(list(output.glob("part-*.parquet"))))
-            if done and (not samples or done > samples[-1]["patients"]):
-                try:
-                    rss = memory.memory_info().rss
-                except psutil.NoSuchProcess:
-                    break
-                seconds = round(time.perf_counter() - started, 1)
-                samples.append({"patients": done, "rss_mb": round(rss / 2**20, 1), "seconds": seconds})
-            time.sleep(0.05)
-    if process.returncode:
-        raise SystemExit(f"mera predict ended with status {process.returncode}")
+# `mera` in a process of its own that writes down patients and memory whenever a shard has been written
+WATCHED = """
+import resource, sys, time
+import psutil
+from mera_hf.cli.main import main
+from mera_hf.evaluation import predicting
+
+log, process, write, done = open(sys.argv[1], "w"), psutil.Process(), predicting._write_part, 0
+started = time.perf_counter()
+
+def watched(table, path):
+    global done
+    write(table, path)
+    done += table.num_rows
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(done, process.memory_info().rss, peak, time.perf_counter() - started, file=log, flush=True)
+
+predicting._write_part = watched
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def watch(arguments: list[str], log: Path) -> list[dict]:
+    """Run `mera` with these arguments; after every shard the memory of the process, its peak so far and the seconds."""
+    subprocess.run([sys.executable, "-c", WATCHED, str(log), *arguments], cwd=ROOT, check=True)
+    samples = []
+    for line in log.read_text().splitlines():
+        patients, memory, peak, seconds = map(float, line.split())
+        samples.append(
+            {
+                "patients": int(patients),
+                "rss_mb": round(memory / 2**20, 1),
+                "peak_mb": round(peak / 2**20, 1),
+                "seconds": round(seconds, 1),
+            }
+        )
     return samples
 
 
@@ -98,11 +115,11 @@ def main() -> None:
             codes = categories(CODES)
             write_checkpoint(checkpoint, codes)
         write_patients(data, args.patients, codes)
-        command = [sys.executable, "-m", "mera_hf.cli", "predict", str(args.checkpoint or checkpoint)]
-        command += ["--dataset", str(data), "--output-dir", str(output)]
-        curve = watch(command, output, args.patients)
+        command = ["predict", args.checkpoint or checkpoint, "--dataset", data, "--output-dir", output]
+        curve = watch([str(part) for part in command], Path(folder) / "log")
         summary = json.loads((output / "predict.json").read_text())
-    second = curve[len(curve) // 2 :]
+    memory = [row["rss_mb"] for row in curve]
+    ends = [len(curve) * quarter // 4 for quarter in range(5)]
     result = {
         "command": f"python -m tests.benchmarks.predict_memory --patients {args.patients}",
         "patients": summary["patients"],
@@ -110,8 +127,12 @@ def main() -> None:
         "threads": int(os.environ.get("OMP_NUM_THREADS", psutil.cpu_count(logical=False))),
         "seconds": summary["seconds"],
         "patients_per_second": round(summary["patients"] / summary["seconds"]),
-        "peak_mb": max(row["rss_mb"] for row in curve),
-        "growth_over_second_half_mb": round(second[-1]["rss_mb"] - second[0]["rss_mb"], 1),
+        "peak_mb": curve[-1]["peak_mb"],
+        "mean_mb_of_each_quarter": [
+            round(sum(memory[start:end]) / (end - start), 1)
+            for start, end in zip(ends, ends[1:], strict=False)
+            if end > start
+        ],
         "versions": summary["versions"],
         "curve": curve,
     }

@@ -116,10 +116,15 @@ def test_without_visits_the_profile_ranks(llama, tmp_path):
     assert_ranked(tmp_path / "out", model, tokenizer, [*rows, ROWS[6]], len(CODES))
 
 
-def test_max_length_and_batch_size_reach_the_model(llama, tmp_path):
+def test_max_length_and_batch_tokens_reach_the_model(llama, tmp_path, monkeypatch):
     model, tokenizer = llama
     write(tmp_path / "rows.parquet")
-    predict_dataset(model, tokenizer, tmp_path / "rows.parquet", tmp_path / "out", max_length=12, batch_size=2)
+    widths, forward = [], model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda input_ids, **rest: widths.append(input_ids.shape) or forward(input_ids, **rest)
+    )
+    predict_dataset(model, tokenizer, tmp_path / "rows.parquet", tmp_path / "out", max_length=12, batch_tokens=30)
+    assert all(rows * length <= 30 for rows, length in widths) and any(rows > 1 for rows, _ in widths)
     expected = model.rank(ROWS, tokenizer, max_length=12).order
     assert not torch.equal(expected, model.rank(ROWS, tokenizer).order)
     assert read(tmp_path / "out")["codes"].to_pylist() == [[CODES[code] for code in row] for row in expected.tolist()]
@@ -197,7 +202,7 @@ def test_a_resumed_run_must_be_the_same_run(llama, tmp_path):
 
     refused(r"has another `top_k` \(it was 4, now it is 5\)", top_k=5)
     refused(r"has another `max_length` \(it was None, now it is 9\)", max_length=9)
-    refused(r"has another `batch_size` \(it was 64, now it is 7\)", batch_size=7)
+    refused(r"has another `batch_tokens` \(it was 4096, now it is 7\)", batch_tokens=7)
     refused("has another `inputs`", dataset=write(tmp_path / "other" / "rows.parquet", ROWS[:-1]))
     refused("has another `model`", model=tiny_mera("llama", seed=1)[0])
     calibrated, _ = tiny_mera("llama")
@@ -319,7 +324,7 @@ def test_input_that_is_none(llama, tmp_path):
             predict_dataset(model, tokenizer, tmp_path / dataset, tmp_path / "out")
     with pytest.raises(InputError, match="is not a prepared dataset, which has splits"):
         predict_dataset(model, tokenizer, tmp_path / "none.parquet", tmp_path / "out", split="test")
-    for name in ("top_k", "batch_size", "max_length"):
+    for name in ("top_k", "batch_tokens", "max_length"):
         with pytest.raises(InputError, match=f"`{name}` is 0; it must be 1 or more"):
             predict_dataset(model, tokenizer, tmp_path / "none.parquet", tmp_path / "out", **{name: 0})
     assert not (tmp_path / "out").exists()
