@@ -15,7 +15,7 @@ Or rank those of every patient of a data set, millions if need be: a Parquet fil
 `mera prepare` writes it, a folder of such files, or a prepared folder. All visits of a row are history; a patient
 without visits is ranked from the profile alone. The rankings go to DIR/part-*.parquet (patient_id, codes,
 probabilities, set_size), and DIR/predict.json says what was done. A run that was stopped goes on with --resume, and
-several processes share the work under `torchrun` or `accelerate launch`.
+several processes share the work under `torchrun` (or on GPUs `accelerate launch`).
 """
 EPILOG = """\
 examples

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny import CODES, patients, tiny_mera
 
+from mera_hf.data import patient_files
 from mera_hf.data.schema import VISITS_FEATURES
 from mera_hf.errors import InputError
-from mera_hf.evaluation import predicting
 from mera_hf.evaluation.predicting import predict_dataset
 
 
@@ -22,7 +22,7 @@ ROWS = patients(23, seed=5, fewest_visits=1)
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(predicting, "SHARD_ROWS", 5)
+    monkeypatch.setattr(patient_files, "SHARD_ROWS", 5)
 
 
 def write(path, rows=None, schema=SCHEMA, **options):
@@ -215,6 +215,15 @@ def test_a_resumed_run_must_be_the_same_run(llama, tmp_path):
         predict_dataset(model, tokenizer, data, tmp_path / "out", resume=True, overwrite=True)
 
 
+def test_a_file_that_changes_on_the_way_is_noticed(tmp_path):
+    data = write(tmp_path / "rows.parquet")
+    shards = patient_files.cut_shards([data], [23])
+    assert [len(rows) for _, rows in patient_files.read_shards(shards)] == [5, 5, 5, 5, 3]
+    write(data, ROWS[:22])
+    with pytest.raises(InputError, match="has changed since it was checked"):
+        list(patient_files.read_shards(shards))
+
+
 def test_what_is_there_is_kept_unless_it_is_ours_and_may_go(llama, tmp_path):
     model, tokenizer = llama
     data = write(tmp_path / "rows.parquet")
@@ -266,7 +275,7 @@ def test_a_row_with_a_fault_is_named_before_anything_is_ranked(llama, tmp_path, 
     # Rows without visits before it, so that rows and visits are counted apart
     rows = [{**other, "visits": []} if number % 3 == 1 else other for number, other in enumerate(ROWS)]
     rows[row] = {**rows[row], **change}
-    write(tmp_path / "rows.parquet", rows)
+    write(tmp_path / "rows.parquet", rows, row_group_size=3)  # batches are put together from pieces
     with pytest.raises(InputError, match=says) as refusal:
         predict_dataset(model, tokenizer, tmp_path / "rows.parquet", tmp_path / "out")
     assert str(refusal.value).startswith(f"rows.parquet, row {row} (the first is row 0): ")
