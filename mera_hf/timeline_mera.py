@@ -11,6 +11,7 @@ they were recorded cannot change a ranking.
 import itertools
 import math
 import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,21 +146,23 @@ class TimelineEncoder:
             head = head + self.words(profile_text(patient.get("profile")))
         blocks = []  # per visit: its tokens, the step of the position before each, and where in them the decisions lie
         shared = config.positions == "visit"
+        # Once a patient: reading a field of a config costs more than the rest of the loop
+        visit_mark, eov, with_text = config.visit_token_id, config.eov_token_id, config.use_visit_text
         for visit, codes in zip(patient["visits"], visits, strict=True):
-            tokens, places = [config.visit_token_id], []
+            tokens, places = [visit_mark], []
             for index in codes:
                 places.append(len(tokens) - 1)
-                tokens = tokens + self.segments[index]
+                tokens += self.segments[index]
             places.append(len(tokens) - 1)
             steps = [1] * len(tokens)
             if shared:
                 steps[2:] = [0] * len(steps[2:])
-            tokens.append(config.eov_token_id)
-            if config.use_visit_text and visit.get("text"):
-                tokens = tokens + self.words(visit["text"])
+            tokens.append(eov)
+            if with_text and visit.get("text"):
+                tokens += self.words(visit["text"])
             steps += [1] * (len(tokens) - len(steps))
             blocks.append((tokens, steps, places))
-        tail = [config.visit_token_id] if open_visit else []
+        tail = [visit_mark] if open_visit else []
         first = self._first_visit_that_fits(len(head) + len(tail), [len(tokens) for tokens, _, _ in blocks])
 
         timeline = Timeline(list(head), [], [], [], [], visits, {}, dropped_visits=first)
@@ -226,6 +229,27 @@ def history_entries(visits: list[list[int]], vocabularies: list[str]) -> tuple[l
     return codes, features
 
 
+def batches_by_length(
+    rows: Iterable[int], lengths: Sequence[int], batch_size: int, batch_tokens: int | None = None
+) -> list[list[int]]:
+    """Cut rows, from the shortest to the longest, into batches with little padding.
+
+    Args:
+        rows: what is to be cut; rows of one length stay in the order in which they come.
+        lengths: length in tokens of every row.
+        batch_size: most rows of a batch.
+        batch_tokens: most tokens of a batch when all its rows are padded to the longest; no limit without it. A row that is
+            longer is a batch of its own.
+    """
+    batches = []
+    for row in sorted(rows, key=lengths.__getitem__):
+        full = not batches or len(batches[-1]) == batch_size
+        if full or (batch_tokens is not None and lengths[row] * (len(batches[-1]) + 1) > batch_tokens):
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
 def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side: str = "right") -> dict:
     """Pad timelines into a batch.
 
@@ -261,10 +285,12 @@ def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side
 
     codes_width = max([len(codes) for codes in visit_codes], default=0)
     history_width = max([len(codes) for codes, _ in histories], default=0)
+    history_codes = _padded([codes for codes, _ in histories], history_width)
     history_values = torch.zeros(len(histories), history_width, len(HISTORY_FEATURES))
-    for row, (codes, values) in enumerate(histories):
-        if codes:
-            history_values[row, : len(codes)] = torch.tensor(values)
+    values = torch.tensor(
+        [features for _, rows in histories for features in rows]
+    )  # one tensor for all: many are slow
+    history_values[history_codes >= 0] = values.reshape(-1, len(HISTORY_FEATURES))
     return {
         "input_ids": torch.tensor(ids),
         "attention_mask": torch.tensor(mask),
@@ -274,7 +300,7 @@ def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side
         "decision_given": torch.tensor(decision_given, dtype=torch.long),
         "visit_patient": torch.tensor(visit_patient, dtype=torch.long),
         "visit_codes": _padded(visit_codes, codes_width),
-        "history_codes": _padded([codes for codes, _ in histories], history_width),
+        "history_codes": history_codes,
         "history_values": history_values,
     }
 
@@ -313,6 +339,7 @@ __all__ = [
     "HISTORY_FEATURES",
     "Timeline",
     "TimelineEncoder",
+    "batches_by_length",
     "check_code_tokens",
     "collate_timelines",
     "history_entries",

@@ -196,6 +196,24 @@ def test_ties_stand_in_tree_order_and_the_set_is_what_lies_above_eov():
     torch.testing.assert_close(ranking.probabilities, torch.tensor([[1.0, 1.0, 0.0, 0.0, -2.0]]).sigmoid())
 
 
+@pytest.mark.parametrize("depth", [0, 3])
+@pytest.mark.parametrize("values", [2, 5, 1000])
+def test_a_short_ranking_is_the_head_of_the_whole_one_with_ties_too(values, depth):
+    generator = torch.Generator().manual_seed(values)
+    logits = torch.randint(values, (300, 5), generator=generator).float()  # few values: many ties, also at the cut
+    output = MeraOutput(logits, torch.full((300,), 1.5))
+    history = tuple(tensor.expand(300, *tensor.shape[1:]) for tensor in HISTORY)
+    model = small_decider(rerank_depth=depth, calibration=[1.0, 0.5, 2.0, -1.0, 0.0, 0.0])
+    whole = model.decide(output, *history)
+    if not depth:
+        assert whole.order.tolist() == [sorted(range(5), key=lambda code: -row[code]) for row in logits.tolist()]
+    for top_k in range(1, 7):
+        short = model.decide(output, *history, top_k)
+        for name in ("order", "logits", "probabilities"):
+            assert torch.equal(getattr(short, name), getattr(whole, name)[:, :top_k])
+        assert torch.equal(short.set_sizes, whole.set_sizes)
+
+
 def test_without_calibration_the_set_holds_exactly_the_codes_above_eov():
     logits = 20 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
     eov = logits[:, 2].clone()  # a tie in every row
