@@ -16,8 +16,9 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .attention_mera import attention_arguments
 from .configuration_mera import MeraConfig
-from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, collate_timelines
+from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, batches_by_length, collate_timelines
 
 
 @dataclass
@@ -238,7 +239,9 @@ class MeraForDiagnosis(PreTrainedModel):
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(B, S)`): timelines.
-            attention_mask, position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): as in any causal LM.
+            attention_mask (`torch.LongTensor` of shape `(B, S)` or `(B, S, 3)`, *optional*):
+                as in any causal LM, or what each token sees, see `attention_mera.py`.
+            position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): as in any causal LM.
             decision_index (`torch.LongTensor` of shape `(P,)`, *optional*):
                 decision positions in the flattened `B * S` tokens; the last token of every sequence without it.
             decision_visit (`torch.LongTensor` of shape `(P,)`, *optional*):
@@ -253,11 +256,12 @@ class MeraForDiagnosis(PreTrainedModel):
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        hidden = self.language_model.base_model(
+        decoder = self.language_model.base_model
+        hidden = decoder(
             inputs_embeds=self._dropout(inputs_embeds),
-            attention_mask=attention_mask,
             position_ids=position_ids,
             use_cache=False,
+            **attention_arguments(decoder, attention_mask, inputs_embeds),
         ).last_hidden_state  # (B, S, d)
         if vocabulary_index is not None:
             hidden = hidden.flatten(0, 1)[vocabulary_index]  # (Q, d)
@@ -306,6 +310,7 @@ class MeraForDiagnosis(PreTrainedModel):
         batch_size: int = 64,
         max_length: int | None = None,
         progress=None,
+        batch_tokens: int | None = None,
     ) -> MeraRanking:
         """
         Rank the codes of the next visit of each patient, from one forward pass each.
@@ -317,21 +322,23 @@ class MeraForDiagnosis(PreTrainedModel):
             batch_size (`int`, *optional*, defaults to 64): patients in a forward pass; timelines are sorted by length.
             max_length (`int`, *optional*): longest timeline in tokens, see [`TimelineEncoder`].
             progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
+            batch_tokens (`int`, *optional*): tokens in a forward pass, padding among them; no limit without it.
 
         Returns:
             [`MeraRanking`] in the order of `patients`.
 
         Raises:
-            `ValueError`: for a `top_k` or `batch_size` below 1, no patient, a code that the model does not know, or a foreign
-                tokenizer.
+            `ValueError`: for a `top_k`, `batch_size` or `batch_tokens` below 1, no patient, a code that the model does not
+                know, or a foreign tokenizer.
         """
-        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        for name, value in (("top_k", top_k), ("batch_size", batch_size), ("batch_tokens", batch_tokens)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be 1 or more.")
         if not patients:
             raise ValueError("`patients` is empty; give one patient at least.")
         rows, parts = [], []
-        for batch_rows, output, batch in self.decisions(patients, tokenizer, batch_size, max_length, progress):
+        batches = self.decisions(patients, tokenizer, batch_size, max_length, progress, batch_tokens)
+        for batch_rows, output, batch in batches:
             rows += batch_rows
             parts.append(self.decide(output, batch["history_codes"], batch["history_values"], top_k))
         where = torch.tensor(rows, dtype=torch.long).argsort()
@@ -341,7 +348,13 @@ class MeraForDiagnosis(PreTrainedModel):
 
     @torch.no_grad()
     def decisions(
-        self, patients: list[dict], tokenizer, batch_size: int = 64, max_length: int | None = None, progress=None
+        self,
+        patients: list[dict],
+        tokenizer,
+        batch_size: int = 64,
+        max_length: int | None = None,
+        progress=None,
+        batch_tokens: int | None = None,
     ):
         """Run the model on the next visit of each patient, batch by batch in order of length; arguments as in [`rank`].
 
@@ -350,8 +363,8 @@ class MeraForDiagnosis(PreTrainedModel):
         """
         encoder = TimelineEncoder(self.config, tokenizer, max_length)
         timelines = [encoder.encode_history(patient) for patient in patients]
-        by_length = sorted(range(len(timelines)), key=lambda row: len(timelines[row].input_ids))
-        batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+        lengths = [len(timeline.input_ids) for timeline in timelines]
+        batches = batches_by_length(range(len(timelines)), lengths, batch_size, batch_tokens)
         training = self.training
         self.eval()
         try:

@@ -382,7 +382,7 @@ def test_every_public_name_is_there():
 
 def test_the_code_travels_with_the_checkpoint(checkpoint, tmp_path):
     folder, ranking = checkpoint
-    for name in ("configuration_mera.py", "modeling_mera.py", "timeline_mera.py"):
+    for name in ("attention_mera.py", "configuration_mera.py", "modeling_mera.py", "timeline_mera.py"):
         assert (folder / name).is_file()
     script = f"""
     import os, sys

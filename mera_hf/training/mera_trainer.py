@@ -4,12 +4,13 @@ import textwrap
 from collections import defaultdict
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 from trl.trainer.base_trainer import _BaseTrainer
 
-from ..data.timelines import LengthSampler, TimelineCollator, TimelineDataset
+from ..attention_mera import check_attention
+from ..data.timelines import BudgetSampler, LengthSampler, TimelineCollator, TimelineDataset
 from ..errors import InputError
 from ..modeling_mera import FORWARD_INPUTS, MeraOutput, Readout
 from ..timeline_mera import TimelineEncoder, check_code_tokens
@@ -57,7 +58,8 @@ class MeraTrainer(_BaseTrainer):
 
     Raises:
         [`InputError`]: for a model without code tokens, a foreign tokenizer, a code that the model does not know, a level
-            that the tree does not have, or a dataset without a visit to predict.
+            that the tree does not have, a dataset without a visit to predict, or an attention implementation that cannot
+            do what `layout` and `packing` ask.
     """
 
     loss_is_scaled_for_ga = (
@@ -97,8 +99,11 @@ class MeraTrainer(_BaseTrainer):
             raise InputError(f"`level_weights` names {sorted(unknown)[0]!r}, which is not one of {', '.join(levels)}.")
 
         first_target = 0 if args.predict_first_visit else 1
+        self.orders = args.orders if args.layout == "tree" else None
         if train_dataset is not None:
-            train_dataset = TimelineDataset(train_dataset, self.encoder, first_target, args.seed, args.prefix_share)
+            train_dataset = TimelineDataset(
+                train_dataset, self.encoder, first_target, args.seed, args.prefix_share, self.orders
+            )
             if train_dataset.left_out or train_dataset.dropped_visits:
                 logger.warning(
                     f"{train_dataset.left_out} patients have no visit to predict and are left out; "
@@ -106,6 +111,11 @@ class MeraTrainer(_BaseTrainer):
                     "term alone."
                 )
             base = _base_model(model)
+            if args.packing or self.orders:
+                self._check_attention(base, args, train_dataset.reach)
+            if args.max_batch_tokens and max(train_dataset.lengths) > args.max_batch_tokens:
+                count = sum(length > args.max_batch_tokens for length in train_dataset.lengths)
+                logger.warning(f"{count} timelines are longer than `max_batch_tokens` and are batches of their own.")
             if args.start_head and not base.ranking_head.is_trained:
                 start_ranking_head(base.ranking_head, train_dataset, config)
                 if args.zero_readout:
@@ -156,7 +166,37 @@ class MeraTrainer(_BaseTrainer):
     def _to_evaluate(self, rows):
         """Rows of a visits dataset as timelines; what the Trainer hands on by name or a second time stays as it is."""
         done = rows is None or isinstance(rows, (str, TimelineDataset))
-        return rows if done else TimelineDataset(rows, self.encoder)
+        return rows if done else TimelineDataset(rows, self.encoder, orders=self.orders)
+
+    @staticmethod
+    def _check_attention(base, args: MeraTrainerConfig, reach: int) -> None:
+        decoder = base.language_model.base_model
+        if decoder.config._attn_implementation == "flex_attention" and args.device.type == "cpu":
+            raise InputError("flex_attention has no backward pass on CPUs; set `attn_implementation` to sdpa.")
+        try:
+            check_attention(decoder, reach, branches=args.layout == "tree")
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    def get_train_dataloader(self) -> DataLoader:
+        args, dataset = self.args, self.train_dataset
+        if dataset is None or args.max_batch_tokens is None:
+            return super().get_train_dataloader()
+        processes = self.accelerator.num_processes
+        loader = DataLoader(
+            dataset,
+            batch_sampler=BudgetSampler(
+                dataset.lengths, self._train_batch_size, args.max_batch_tokens, args.seed, processes
+            ),
+            collate_fn=TimelineCollator(
+                self.data_collator.pad_token_id, self.data_collator.padding_side, args.packing
+            ),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        return self.accelerator.prepare(loader)
 
     def get_eval_dataloader(self, eval_dataset=None):
         return super().get_eval_dataloader(self._to_evaluate(eval_dataset))
