@@ -51,22 +51,20 @@ def attention_arguments(decoder, attention_mask: torch.Tensor | None, embeddings
         begins = (own == column).flatten().nonzero()[:, 0].tolist()
         return _varlen_arguments([*begins, own.numel()], attention_mask.device)
 
-    def sees(first, limit, own, query, key):
+    def sees(query, key, first, limit, own):
         return ((key >= first) & (key < limit)) | ((key >= own) & (key <= query))
 
     if decoder.config._attn_implementation == "flex_attention":
         from torch.nn.attention.flex_attention import create_block_mask
 
         mask = create_block_mask(
-            lambda row, head, query, key: sees(first[row, query], limit[row, query], own[row, query], query, key),
+            lambda row, head, query, key: sees(query, key, *(attention_mask[row, query, part] for part in range(3))),
             *(len(own), None, len(column), len(column)),
             device=own.device,
             _compile=own.is_cuda,  # else it makes the whole table of queries x keys first
         )
         return {"attention_mask": mask}
-    mask = sees(first[:, :, None], limit[:, :, None], own[:, :, None], column[:, None], column)[
-        :, None
-    ]  # (B, 1, S, S)
+    mask = sees(column[:, None], column, *attention_mask[:, :, None].unbind(-1))[:, None]  # (B, 1, S, S)
     if decoder.config._attn_implementation == "eager":
         mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill_(~mask, torch.finfo(embeddings.dtype).min)
     return {"attention_mask": mask}
