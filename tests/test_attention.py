@@ -196,13 +196,13 @@ def test_families_keep_the_sequences_of_a_row_apart(family):
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 @pytest.mark.parametrize("side", ["right", "left", "packed"])
 def test_a_patient_changes_no_other(side, name, llama):
+    if name == "flash_stand_in" and side != "packed":
+        pytest.skip("flash attention is told of padding by transformers, which the stand-in does without")
     model, tokenizer = llama
     encoder, rows = encoder_of(model, tokenizer), patients(4, seed=2)
     for tree in (False, True):
         if tree and name.startswith("flash"):
             continue  # refused, see below
-        if name == "flash_stand_in" and side != "packed":
-            continue  # unpadding belongs to transformers
         timelines = [encoder.encode_tree(row, orders=2) if tree else encoder.encode(row) for row in rows]
         counts = [len(timeline.decisions) for timeline in timelines]
         how = {"packed": True} if side == "packed" else {"padding_side": side}

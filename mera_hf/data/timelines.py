@@ -136,14 +136,15 @@ class BudgetSampler(Sampler):
     """
 
     def __init__(self, lengths: list[int], batch_size: int, batch_tokens: int, seed: int = 0, processes: int = 1):
-        self.lengths, self.batch_size, self.batch_tokens = lengths, batch_size, batch_tokens
+        # Not `self.batch_size`: accelerate would leave out each batch of another size
+        self.lengths, self.limits = lengths, (batch_size, batch_tokens)
         self.seed, self.processes, self.epoch = seed, processes, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def _batches(self, rows: Iterable[int]) -> list[list[int]]:
-        batches = batches_by_length(rows, self.lengths, self.batch_size, self.batch_tokens)
+        batches = batches_by_length(rows, self.lengths, *self.limits)
         while len(batches) % self.processes and len(batches) < len(self.lengths):
             several = [at for at, rows in enumerate(batches) if len(rows) > 1]
             at = max(several, key=lambda at: len(batches[at]) * self.lengths[batches[at][-1]])

@@ -241,6 +241,11 @@ class MeraTrainer(_BaseTrainer):
         patients = torch.tensor(sum(_patients(batch) for batch in batch_samples), device=device)
         return self.accelerator.gather(patients).sum() if self.args.world_size > 1 else patients
 
+    def _track_num_input_tokens(self, inputs):
+        # What each token sees is not a mask whose sum counts tokens; without one, the Trainer counts what is no padding
+        mask = inputs["attention_mask"]
+        super()._track_num_input_tokens(inputs if mask.ndim == 2 else {"input_ids": inputs["input_ids"]})
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # Gradients are averaged over processes, and the loss is to be summed over them
         share = 1 / _patients(inputs) if num_items_in_batch is None else self.args.world_size / num_items_in_batch
