@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import torch
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging
 from trl.trainer.base_trainer import _BaseTrainer
 
@@ -145,6 +145,7 @@ class MeraTrainer(_BaseTrainer):
         self.moving_average = None if args.ema_decay is None else MovingAverage(args.ema_decay)
         if self.moving_average is not None:
             self.add_callback(self.moving_average)
+        self.add_callback(_EpochOfSampler(self))
         self.label_names = ["labels"]  # evaluation goes through `prediction_step` below with its loss
         self._parts = {"train": [], "eval": []}
         if hasattr(model, "add_model_tags"):
@@ -182,15 +183,13 @@ class MeraTrainer(_BaseTrainer):
         args, dataset = self.args, self.train_dataset
         if dataset is None or args.max_batch_tokens is None:
             return super().get_train_dataloader()
-        processes = self.accelerator.num_processes
+        limits = (self._train_batch_size, args.max_batch_tokens)
+        self.sampler = BudgetSampler(dataset.lengths, *limits, args.seed, self.accelerator.num_processes)
+        padding = (self.data_collator.pad_token_id, self.data_collator.padding_side)
         loader = DataLoader(
             dataset,
-            batch_sampler=BudgetSampler(
-                dataset.lengths, self._train_batch_size, args.max_batch_tokens, args.seed, processes
-            ),
-            collate_fn=TimelineCollator(
-                self.data_collator.pad_token_id, self.data_collator.padding_side, args.packing
-            ),
+            batch_sampler=self.sampler,
+            collate_fn=TimelineCollator(*padding, packed=True) if args.packing else self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
@@ -206,7 +205,8 @@ class MeraTrainer(_BaseTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthSampler(dataset.lengths, self._train_batch_size, self.args.seed)
+        self.sampler = LengthSampler(dataset.lengths, self._train_batch_size, self.args.seed)
+        return self.sampler
 
     def create_optimizer(self, model=None):
         """The ranking head has a learning rate of its own and no weight decay: it starts from a fit, and zero is not a
@@ -330,6 +330,16 @@ class MeraTrainer(_BaseTrainer):
                 **{f"{prefix}loss_{name}": x for name, x in zip(self._weights(), mean.tolist(), strict=True)},
             }
         super().log(logs, start_time)
+
+
+class _EpochOfSampler(TrainerCallback):
+    """Tells the sampler its epoch: where a training resumes amid an epoch in several processes, no one else reaches it."""
+
+    def __init__(self, trainer: MeraTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.sampler.set_epoch(int(state.epoch))
 
 
 def _patients(batch: dict) -> int:

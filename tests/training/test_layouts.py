@@ -5,7 +5,10 @@ import copy
 import brute_force
 import pytest
 import torch
+from accelerate import skip_first_batches
+from accelerate.data_loader import prepare_data_loader
 from tiny import patients, tiny_mera
+from torch.utils.data import DataLoader
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation.model_ranking import trainer_metrics
@@ -171,6 +174,24 @@ def test_a_resumed_training_equals_an_unbroken_one(options, tmp_path):
     assert done > 0 and resumed.seen == whole.seen[done:]
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("budget", [None, 80])
+def test_the_sampler_knows_its_epoch_where_a_training_resumes_in_several_processes(budget, tmp_path):
+    """The data loader that accelerate makes for the rest of an epoch has the sampler too deep for `set_epoch`."""
+    trainer = trainer_of(
+        tiny_mera("llama"), tmp_path, patients(14), per_device_train_batch_size=2, max_batch_tokens=budget
+    )
+    loader = trainer.get_train_dataloader()
+    shared = prepare_data_loader(
+        DataLoader(loader.dataset, batch_sampler=loader.batch_sampler), num_processes=2, process_index=0
+    )
+    rest = skip_first_batches(shared, 1)
+    rest.set_epoch(5)
+    assert trainer.sampler.epoch == 0  # once this is 5, the callback can go
+    trainer.state.epoch = 5.4
+    trainer.callback_handler.on_epoch_begin(trainer.args, trainer.state, trainer.control)
+    assert {epoch for batch in rest.batch_sampler for epoch, _ in batch} == {5}
 
 
 def test_a_tree_trains_and_ranks_as_rank_does(tmp_path):
