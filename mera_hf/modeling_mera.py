@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .attention_mera import attention_arguments
 from .configuration_mera import MeraConfig
 from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, batches_by_length, collate_timelines
 
@@ -238,7 +239,9 @@ class MeraForDiagnosis(PreTrainedModel):
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(B, S)`): timelines.
-            attention_mask, position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): as in any causal LM.
+            attention_mask (`torch.LongTensor` of shape `(B, S)` or `(B, S, 3)`, *optional*):
+                as in any causal LM, or what each token sees, see `attention_mera.py`.
+            position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): as in any causal LM.
             decision_index (`torch.LongTensor` of shape `(P,)`, *optional*):
                 decision positions in the flattened `B * S` tokens; the last token of every sequence without it.
             decision_visit (`torch.LongTensor` of shape `(P,)`, *optional*):
@@ -253,11 +256,12 @@ class MeraForDiagnosis(PreTrainedModel):
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        hidden = self.language_model.base_model(
+        decoder = self.language_model.base_model
+        hidden = decoder(
             inputs_embeds=self._dropout(inputs_embeds),
-            attention_mask=attention_mask,
             position_ids=position_ids,
             use_cache=False,
+            **attention_arguments(decoder, attention_mask, inputs_embeds),
         ).last_hidden_state  # (B, S, d)
         if vocabulary_index is not None:
             hidden = hidden.flatten(0, 1)[vocabulary_index]  # (Q, d)

@@ -38,6 +38,8 @@ def test_a_ranking_does_not_depend_on_the_batch(family):
         torch.testing.assert_close(other.logits, together.logits, rtol=0, atol=1e-5)
         torch.testing.assert_close(other.probabilities, together.probabilities, rtol=0, atol=1e-5)
         assert torch.equal(other.set_sizes, together.set_sizes)
+    for batch_tokens in (1, 40, 90):
+        assert torch.equal(rank(model, tokenizer, rows, batch_tokens=batch_tokens).order, together.order)
     backwards = rank(model, tokenizer, rows[::-1], batch_size=4)
     assert torch.equal(backwards.order.flip(0), together.order)
 
@@ -144,6 +146,20 @@ def test_a_ranking_that_is_not_finished_leaves_the_mode_alone(llama):
     assert model.training
 
 
+def test_a_budget_of_tokens_bounds_the_batches_of_a_ranking(llama):
+    model, tokenizer = llama
+    rows = patients(20, seed=2, fewest_visits=1)
+    lengths = [len(encoder_of(model, tokenizer).encode_history(row).input_ids) for row in rows]
+    budget = 2 * max(lengths)
+    batches = model.decisions(rows, tokenizer, batch_size=3, batch_tokens=budget)
+    seen = [(batch_rows, batch["input_ids"].shape) for batch_rows, _, batch in batches]
+    assert sorted(row for batch_rows, _ in seen for row in batch_rows) == list(range(20))
+    for batch_rows, (count, width) in seen:
+        assert count <= 3 and count * width <= budget
+        assert width == max(lengths[row] for row in batch_rows)
+    assert {count for _, (count, _) in seen} >= {2, 3}
+
+
 def test_rank_refuses_what_it_cannot_do(llama):
     model, tokenizer = llama
     rows = patients(2)
@@ -152,6 +168,8 @@ def test_rank_refuses_what_it_cannot_do(llama):
             rank(model, tokenizer, rows, top_k=value)
     with pytest.raises(ValueError, match="`batch_size` is 0"):
         rank(model, tokenizer, rows, batch_size=0)
+    with pytest.raises(ValueError, match="`batch_tokens` is 0"):
+        rank(model, tokenizer, rows, batch_tokens=0)
     with pytest.raises(ValueError, match="code ICD9CM:001.0 is not one of the 19 codes of this model"):
         rank(model, tokenizer, [{"visits": [{"codes": ["ICD9CM:001.0"]}]}])
     with pytest.raises(ValueError, match="`tokenizer` does not belong to this model"):
@@ -400,7 +418,7 @@ def test_every_public_name_is_there():
 
 def test_the_code_travels_with_the_checkpoint(checkpoint, tmp_path):
     folder, ranking = checkpoint
-    for name in ("configuration_mera.py", "modeling_mera.py", "timeline_mera.py"):
+    for name in ("attention_mera.py", "configuration_mera.py", "modeling_mera.py", "timeline_mera.py"):
         assert (folder / name).is_file()
     script = f"""
     import os, sys
