@@ -6,6 +6,9 @@ Every token before a code or an EOV is a decision position: one forward pass hol
 every prefix of its codes (layout of huggingface.co/papers/2501.17326, section on intra-visit patterns, folded into one
 pass by this project). At evaluation the codes of a visit are written in the order of the tree, so that the order in which
 they were recorded cannot change a ranking.
+
+An encoder reads in both directions, so that an encoder-decoder sees the timeline cut once for every visit that it writes:
+what stands before the `<visit>` is the encoder's, and from there on the decoder's ([`collate_pairs`]).
 """
 
 import itertools
@@ -279,8 +282,39 @@ def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side
     }
 
 
-def _padded(rows: list[list[int]], width: int) -> torch.Tensor:
-    return torch.tensor([row + [-1] * (width - len(row)) for row in rows], dtype=torch.long).reshape(len(rows), width)
+def collate_pairs(timelines: list[Timeline], pad_token_id: int, decoder_start_token_id: int) -> dict:
+    """Pad timelines into a batch for an encoder-decoder, one row for each target visit: all decisions of a visit share it.
+
+    The batch is that of [`collate_timelines`], row `v` being target visit `v`, except for
+        `input_ids`, `attention_mask` (V, S): the timeline before the visit, nothing of which the visit can be told from;
+        `decoder_input_ids` (V, T): the start token, then the visit from its mark to the last decision, padded on the right;
+        `decision_index` (P,): positions in the flattened (V * T) tokens of the decoder;
+        and there are no `position_ids`.
+    """
+    read, written, places = [], [], []
+    for timeline in timelines:
+        visits = itertools.groupby(zip(timeline.decision_visits, timeline.decisions, strict=True), lambda pair: pair[0])
+        for _, decisions in visits:
+            decisions = [place for _, place in decisions]
+            start = decisions[0]  # the mark of the visit
+            read.append(timeline.input_ids[:start])
+            written.append([decoder_start_token_id, *timeline.input_ids[start : decisions[-1] + 1]])
+            places.append([place - start + 1 for place in decisions])
+    longest, width = max(map(len, read)), max(map(len, written))
+    decision_index = [row * width + place for row, decisions in enumerate(places) for place in decisions]
+    batch = collate_timelines(timelines, pad_token_id)
+    del batch["position_ids"]
+    return batch | {
+        "input_ids": _padded(read, longest, pad_token_id),
+        "attention_mask": _padded([[1] * len(tokens) for tokens in read], longest, 0),
+        "decoder_input_ids": _padded(written, width, pad_token_id),
+        "decision_index": torch.tensor(decision_index, dtype=torch.long),
+    }
+
+
+def _padded(rows: list[list[int]], width: int, filler: int = -1) -> torch.Tensor:
+    rows = [row + [filler] * (width - len(row)) for row in rows]
+    return torch.tensor(rows, dtype=torch.long).reshape(len(rows), width)
 
 
 def check_code_tokens(config, tokenizer) -> None:
@@ -314,6 +348,7 @@ __all__ = [
     "Timeline",
     "TimelineEncoder",
     "check_code_tokens",
+    "collate_pairs",
     "collate_timelines",
     "history_entries",
     "profile_text",

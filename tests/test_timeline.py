@@ -30,7 +30,7 @@ def marks(model):
 
 def forward(model, batch: dict):
     with torch.no_grad():
-        return model(**{name: batch[name] for name in FORWARD_INPUTS})
+        return model(**{name: tensor for name, tensor in batch.items() if name in FORWARD_INPUTS})
 
 
 @pytest.mark.parametrize(

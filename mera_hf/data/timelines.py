@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
-from ..timeline_mera import Timeline, TimelineEncoder, collate_timelines
+from ..timeline_mera import Timeline, TimelineEncoder, collate_pairs, collate_timelines
 
 
 class TimelineDataset(Dataset):
@@ -105,15 +105,20 @@ class LengthSampler(Sampler):
 
 
 class TimelineCollator:
-    """Pads [`Timeline`]s into the batch of `collate_timelines`.
+    """Pads [`Timeline`]s into the batch of `collate_timelines`, or of `collate_pairs` for an encoder-decoder.
 
     Args:
         pad_token_id (`int`): token that fills a row up.
-        padding_side (`str`, *optional*, defaults to `"right"`): `"right"` or `"left"`; changes no result.
+        padding_side (`str`, *optional*, defaults to `"right"`):
+            `"right"` or `"left"`; changes no result. Always right for an encoder-decoder.
+        decoder_start_token_id (`int`, *optional*): of an encoder-decoder, see `MeraConfig.decoder_start_token_id`.
     """
 
-    def __init__(self, pad_token_id: int, padding_side: str = "right"):
+    def __init__(self, pad_token_id: int, padding_side: str = "right", decoder_start_token_id: int | None = None):
         self.pad_token_id, self.padding_side = pad_token_id, padding_side
+        self.decoder_start_token_id = decoder_start_token_id
 
     def __call__(self, timelines: list[Timeline]) -> dict[str, torch.Tensor]:
+        if self.decoder_start_token_id is not None:
+            return collate_pairs(timelines, self.pad_token_id, self.decoder_start_token_id)
         return collate_timelines(timelines, self.pad_token_id, self.padding_side)
