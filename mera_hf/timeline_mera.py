@@ -293,7 +293,9 @@ def collate_pairs(timelines: list[Timeline], pad_token_id: int, decoder_start_to
     """
     read, written, places = [], [], []
     for timeline in timelines:
-        visits = itertools.groupby(zip(timeline.decision_visits, timeline.decisions, strict=True), lambda pair: pair[0])
+        visits = itertools.groupby(
+            zip(timeline.decision_visits, timeline.decisions, strict=True), lambda pair: pair[0]
+        )
         for _, decisions in visits:
             decisions = [place for _, place in decisions]
             start = decisions[0]  # the mark of the visit

@@ -58,7 +58,14 @@ def test_pairs_by_hand(t5):
     # What is to be learned there is the same as for a decoder alone
     timelines = collate_timelines([first, second], 9)
     assert batch.keys() == timelines.keys() - {"position_ids"} | {"decoder_input_ids"}
-    for name in ("decision_visit", "decision_given", "visit_patient", "visit_codes", "history_codes", "history_values"):
+    for name in (
+        "decision_visit",
+        "decision_given",
+        "visit_patient",
+        "visit_codes",
+        "history_codes",
+        "history_values",
+    ):
         assert torch.equal(batch[name], timelines[name]), name
     assert batch["visit_patient"].tolist() == [0, 0, 1] and batch["decision_visit"].tolist() == [0, 0, 0, 1, 1, 2]
 
@@ -84,7 +91,9 @@ def test_nothing_of_a_visit_is_read_before_it_is_written(t5):
     encoder = encoder_of(model, tokenizer)
     for row in patients(4, seed=6, fewest_visits=4):
         other = [*row["visits"][:2], *({"codes": CODES[::-4], "text": "transferred"} for _ in row["visits"][2:])]
-        batches = [collate_pairs([encoder.encode({**row, "visits": visits})], 0, 0) for visits in (row["visits"], other)]
+        batches = [
+            collate_pairs([encoder.encode({**row, "visits": visits})], 0, 0) for visits in (row["visits"], other)
+        ]
         outputs = [forward(model, batch) for batch in batches]
         read = [[ids[mask == 1].tolist() for ids, mask in rows_of(batch)] for batch in batches]
         firsts = [o.code_logits[batch["decision_given"] == 0] for o, batch in zip(outputs, batches, strict=True)]

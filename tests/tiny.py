@@ -45,7 +45,13 @@ ENCODER_DECODERS = {
     "t5": T5,
     # As checkpoints of T5 v1.1 and Flan-T5 say it: nothing is scaled, and `save_base` gives it an output matrix of its own
     "flan_t5": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
-    "bart": {"model_type": "bart", "d_model": 32, "max_position_embeddings": 256, "dropout": 0.0, "scale_embedding": True}
+    "bart": {
+        "model_type": "bart",
+        "d_model": 32,
+        "max_position_embeddings": 256,
+        "dropout": 0.0,
+        "scale_embedding": True,
+    }
     | {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in LAYERS.items()},
 }
 

@@ -5,13 +5,14 @@ import random
 import brute_force
 import pytest
 import torch
-from tiny import CODES, batch_of, encoder_of, patients, randomise_head, tiny_mera
+from tiny import CODES, batch_of, encoder_of, patients, randomise_head, save_base, tiny_mera
 
 from mera_hf.data.timelines import LengthSampler
 from mera_hf.errors import InputError
 from mera_hf.evaluation.model_ranking import trainer_metrics
 from mera_hf.modeling_mera import FORWARD_INPUTS
 from mera_hf.timeline_mera import collate_timelines
+from mera_hf.training.code_tokens import add_code_tokens, load_base
 from mera_hf.training.from_scratch import word_tokenizer
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.mera_trainer import MeraTrainer
@@ -394,6 +395,11 @@ def test_zero_readout_leaves_the_first_word_to_the_head(tmp_path):
     tied, _ = tiny_mera("llama_tied", head=False)
     with pytest.raises(InputError, match="`zero_readout` needs a model whose input and output .* are not tied"):
         trainer_of(tied, tokenizer, tmp_path, patients(8), zero_readout=True)
+    # The config of Flan-T5 says that its matrices are tied, and they are not
+    _, tokenizer = save_base(tmp_path / "flan", "flan_t5")
+    flan = load_base(str(tmp_path / "flan"))
+    add_code_tokens(flan, tokenizer, CODES)
+    assert not trainer_of(flan, tokenizer, tmp_path, patients(8), zero_readout=True).model.code_rows().any()
     adapted = wrap_with_adapter(model, ModelConfig(use_peft=True, lora_r=2))
     with pytest.raises(InputError, match="`zero_readout` needs full training: an adapter has a copy"):
         trainer_of(adapted, tokenizer, tmp_path, patients(8), zero_readout=True)

@@ -141,10 +141,11 @@ def test_peft_config_alone_is_enough(family):
     assert any(f".{first}.lora_A" in name for name in names) and any(f".{last}.lora_B" in name for name in names)
 
 
-def test_gradient_checkpointing_changes_nothing(tmp_path):
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_gradient_checkpointing_changes_nothing(family, tmp_path):
     results = []
     for checkpointing in (False, True):
-        model, tokenizer = tiny_mera("llama")
+        model, tokenizer = tiny_mera(family)
         model_args = ModelConfig(**LORA)
         torch.manual_seed(0)
         wrapped = wrap_with_adapter(model, model_args)
@@ -177,7 +178,9 @@ def test_quantised_bases_train_and_merge_into_the_unquantised_one(family, layers
     def gradients():
         batch = batch_of(model, [encoder_of(model, tokenizer).encode(row) for row in ROWS])
         wrapped.zero_grad()
-        wrapped.train()(**{name: tensor for name, tensor in batch.items() if name in FORWARD_INPUTS}).code_logits.square().mean().backward()
+        wrapped.train()(
+            **{name: tensor for name, tensor in batch.items() if name in FORWARD_INPUTS}
+        ).code_logits.square().mean().backward()
         return {name: p.grad.clone() for name, p in wrapped.named_parameters() if p.grad is not None}
 
     first = gradients()
