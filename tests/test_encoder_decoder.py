@@ -166,8 +166,8 @@ def test_padding_and_the_order_of_the_batch_change_nothing(t5):
 
 def test_forward_without_decisions_reads_the_last_token_of_the_decoder(t5):
     model, tokenizer = t5
-    row = patients(1, fewest_visits=3)[0]
-    batch = batch_of(model, [encoder_of(model, tokenizer).encode_history(row)])
+    batch = batch_of(model, [encoder_of(model, tokenizer).encode_history(row) for row in patients(4)])
+    assert (batch["attention_mask"] == 0).any()  # of the encoder, where the histories differ in length
     names = ("input_ids", "attention_mask", "decoder_input_ids")
     output = forward(model, {name: batch[name] for name in names})
     torch.testing.assert_close(output.code_logits, forward(model, batch | {"history_codes": None}).code_logits)
