@@ -276,7 +276,7 @@ class MeraForDiagnosis(PreTrainedModel):
         inputs_embeds = self._dropout(inputs_embeds)
         if self.config.is_encoder_decoder:
             hidden = self._decoded(inputs_embeds, attention_mask, decoder_input_ids)  # (B, T, d)
-            attention_mask = None  # that of the encoder
+            attention_mask = None  # it was the encoder's
         else:
             hidden = self.language_model.base_model(
                 inputs_embeds=inputs_embeds,

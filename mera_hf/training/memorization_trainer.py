@@ -229,8 +229,16 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
         model = model.module if hasattr(model, "module") else model.get_base_model()
     language_model, config, pad = model.language_model, model.config, tokenizer.pad_token_id or 0
     width = max(len(question) for question, _ in items)
-    ids = torch.tensor([[pad] * (width - len(question)) + question for question, _ in items])
-    mask = torch.tensor([[0] * (width - len(question)) + [1] * len(question) for question, _ in items])
+    ids, mask = [], []
+    for question, _ in items:
+        padding, ones = width - len(question), [1] * len(question)
+        if config.is_encoder_decoder:  # as in training: BART counts positions from the left
+            ids.append(question + [pad] * padding)
+            mask.append(ones + [0] * padding)
+        else:
+            ids.append([pad] * padding + question)
+            mask.append([0] * padding + ones)
+    ids, mask = torch.tensor(ids), torch.tensor(mask)
     device = language_model.get_input_embeddings().weight.device
     # In place of the checkpoint's own, which may search with beams or force the end of sequence, as BART's do
     own, language_model.generation_config = (
