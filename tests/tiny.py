@@ -51,6 +51,7 @@ ENCODER_DECODERS = {
         "max_position_embeddings": 256,
         "dropout": 0.0,
         "scale_embedding": True,
+        "init_std": 0.2,  # what it says would hardly depend on what it reads
     }
     | {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in LAYERS.items()},
 }
