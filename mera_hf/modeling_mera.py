@@ -1,9 +1,9 @@
-"""MERA: rank all diagnosis codes for the next visit in one forward pass of a causal language model.
+"""MERA: rank all diagnosis codes for the next visit in one forward pass of a language model.
 
-What is in here: [`MeraForDiagnosis`] wraps any `AutoModelForCausalLM` and reads the logits of the code tokens and of the
-end-of-visit token EOV at decision positions; [`RankingHead`] adds the code bias and the history term; [`Readout`] is what
-logits are made of, for losses that do without the table of logits; [`MeraRanking`] is what the one ranking function,
-[`MeraForDiagnosis.rank`], returns.
+What is in here: [`MeraForDiagnosis`] wraps any `AutoModelForCausalLM` or `AutoModelForSeq2SeqLM` and reads the logits of the
+code tokens and of the end-of-visit token EOV at decision positions; [`RankingHead`] adds the code bias and the history term;
+[`Readout`] is what logits are made of, for losses that do without the table of logits; [`MeraRanking`] is what the one
+ranking function, [`MeraForDiagnosis.rank`], returns.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .attention_mera import attention_arguments
 from .configuration_mera import MeraConfig
-from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, batches_by_length, collate_timelines
+from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
 
 
 @dataclass
@@ -160,7 +160,9 @@ class RankingHead(nn.Module):
 
 class MeraForDiagnosis(PreTrainedModel):
     """
-    A causal language model that ranks diagnosis codes (huggingface.co/papers/2501.17326).
+    A language model that ranks diagnosis codes (huggingface.co/papers/2501.17326).
+
+    Of an encoder-decoder the encoder reads the history and the decoder writes the visit, see [`collate_pairs`].
 
     Example:
 
@@ -174,7 +176,7 @@ class MeraForDiagnosis(PreTrainedModel):
     """
 
     config: MeraConfig
-    base_model_prefix = "language_model"  # lets a plain causal-LM checkpoint load straight into the wrapper
+    base_model_prefix = "language_model"  # lets a plain checkpoint load straight into the wrapper
     _tied_weights_keys = {}  # a dict: PEFT looks for the ties of the children only if the top level has one
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
@@ -182,7 +184,8 @@ class MeraForDiagnosis(PreTrainedModel):
 
     def __init__(self, config: MeraConfig):
         super().__init__(config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        self.language_model = family.from_config(config.text_config)
         if config.num_codes:
             self.ranking_head = RankingHead(config, self.hidden_size)
         self.post_init()
@@ -207,6 +210,19 @@ class MeraForDiagnosis(PreTrainedModel):
     def set_output_embeddings(self, new_embeddings):
         self.language_model.set_output_embeddings(new_embeddings)
 
+    def resize_token_embeddings(self, *args, **kwargs):
+        return self.language_model.resize_token_embeddings(*args, **kwargs)  # BART has a bias to resize beside them
+
+    def tie_weights(self, *args, **kwargs):
+        """As in transformers, but what a checkpoint holds apart stays apart: T5 configs say that the output matrix is tied,
+        and Flan-T5 has one of its own, which a resize would tie."""
+        tied = dict(self.all_tied_weights_keys)
+        super().tie_weights(*args, **kwargs)
+        apart = tied.keys() - self.all_tied_weights_keys.keys()
+        if apart:
+            ties = self.language_model._tied_weights_keys.items()
+            self.language_model._tied_weights_keys = {k: v for k, v in ties if f"language_model.{k}" not in apart}
+
     def reset_ranking_head(self) -> None:
         """Put an untrained ranking head, all zero, in place of the present one, as the config has it."""
         weight = self.get_input_embeddings().weight
@@ -227,6 +243,7 @@ class MeraForDiagnosis(PreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
         decision_index: torch.LongTensor | None = None,
         decision_visit: torch.LongTensor | None = None,
         history_codes: torch.LongTensor | None = None,
@@ -238,10 +255,13 @@ class MeraForDiagnosis(PreTrainedModel):
     ) -> MeraOutput:
         """
         Args:
-            input_ids (`torch.LongTensor` of shape `(B, S)`): timelines.
+            input_ids (`torch.LongTensor` of shape `(B, S)`): timelines; what the encoder reads of an encoder-decoder.
             attention_mask (`torch.LongTensor` of shape `(B, S)` or `(B, S, 3)`, *optional*):
                 as in any causal LM, or what each token sees, see `attention_mera.py`.
             position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): as in any causal LM.
+            decoder_input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                what the decoder of an encoder-decoder reads. Padding stands on the right, where it needs no mask. "Tokens"
+                below are these.
             decision_index (`torch.LongTensor` of shape `(P,)`, *optional*):
                 decision positions in the flattened `B * S` tokens; the last token of every sequence without it.
             decision_visit (`torch.LongTensor` of shape `(P,)`, *optional*):
@@ -256,13 +276,18 @@ class MeraForDiagnosis(PreTrainedModel):
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        decoder = self.language_model.base_model
-        hidden = decoder(
-            inputs_embeds=self._dropout(inputs_embeds),
-            position_ids=position_ids,
-            use_cache=False,
-            **attention_arguments(decoder, attention_mask, inputs_embeds),
-        ).last_hidden_state  # (B, S, d)
+        inputs_embeds = self._dropout(inputs_embeds)
+        if self.config.is_encoder_decoder:
+            hidden = self._decoded(inputs_embeds, attention_mask, decoder_input_ids)  # (B, T, d)
+            attention_mask = None  # it was the encoder's
+        else:
+            decoder = self.language_model.base_model
+            hidden = decoder(
+                inputs_embeds=inputs_embeds,
+                position_ids=position_ids,
+                use_cache=False,
+                **attention_arguments(decoder, attention_mask, inputs_embeds),
+            ).last_hidden_state  # (B, S, d)
         if vocabulary_index is not None:
             hidden = hidden.flatten(0, 1)[vocabulary_index]  # (Q, d)
             logits = self.get_output_embeddings()(hidden) * self._output_scale
@@ -285,14 +310,26 @@ class MeraForDiagnosis(PreTrainedModel):
         logits = readout.logits()
         return MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
 
+    def _decoded(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, decoder_input_ids: torch.LongTensor
+    ) -> torch.Tensor:
+        """Hidden states of the decoder of an encoder-decoder, shape `(B, T, d)`. T5 has no base model below its logits."""
+        encoded = self.language_model.get_encoder()(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
+        return self.language_model.get_decoder()(
+            inputs_embeds=self._dropout(self.get_input_embeddings()(decoder_input_ids)),
+            encoder_hidden_states=encoded.last_hidden_state,
+            encoder_attention_mask=attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+
     def _dropout(self, values: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(values, self.config.hidden_dropout, self.training)
 
     @property
     def _output_scale(self) -> float:
-        """The factor that some families put behind their output matrix (Cohere, Falcon-H1, Granite)."""
+        """The factor that some families put before or behind their output matrix (Cohere, Falcon-H1, Granite, T5)."""
         text = self.config.text_config
-        scale = 1.0
+        scale = text.d_model**-0.5 if getattr(text, "scale_decoder_outputs", False) else 1.0
         for name in ("logit_scale", "lm_head_multiplier"):
             scale *= 1.0 if getattr(text, name, None) is None else getattr(text, name)
         return scale / (getattr(text, "logits_scaling", None) or 1.0)
@@ -365,11 +402,13 @@ class MeraForDiagnosis(PreTrainedModel):
         timelines = [encoder.encode_history(patient) for patient in patients]
         lengths = [len(timeline.input_ids) for timeline in timelines]
         batches = batches_by_length(range(len(timelines)), lengths, batch_size, batch_tokens)
+        pad, start = tokenizer.pad_token_id or 0, self.config.decoder_start_token_id
         training = self.training
         self.eval()
         try:
             for rows in progress(batches) if progress is not None else batches:
-                batch = collate_timelines([timelines[row] for row in rows], tokenizer.pad_token_id or 0)
+                some = [timelines[row] for row in rows]
+                batch = collate_timelines(some, pad) if start is None else collate_pairs(some, pad, start)
                 batch = {name: tensor.to(self.device) for name, tensor in batch.items() if name in FORWARD_INPUTS}
                 yield rows, self(**batch), batch
         finally:
@@ -451,6 +490,7 @@ FORWARD_INPUTS = (
     "input_ids",
     "attention_mask",
     "position_ids",
+    "decoder_input_ids",
     "decision_index",
     "decision_visit",
     "history_codes",

@@ -9,7 +9,14 @@ import pytest
 import torch
 import yaml
 from cohort import CODES, write_visits
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    set_seed,
+)
 
 import mera_hf
 from mera_hf.cli.main import main
@@ -25,10 +32,11 @@ FOLDERS = (Path(__file__).parents[1] / "recipes", Path(mera_hf.__file__).parent 
 RECIPES = {f"{path.parent.name}/{path.stem}": path for folder in FOLDERS for path in sorted(folder.rglob("*.yaml"))}
 LARGE = {"biomistral-7b": "BioMistral/BioMistral-7B", "llama2-7b": "meta-llama/Llama-2-7b-hf"}
 HOWS = ("full", "lora", "qlora")
+RUNS = [*((base, how) for base in LARGE for how in HOWS), ("t5-base", "full")]
 
 
 def test_the_recipes_are_there():
-    large = {f"{base}/{stage}-{how}" for base in LARGE for stage in ("memorize", "train") for how in HOWS}
+    large = {f"{base}/{stage}-{how}" for base, how in RUNS for stage in ("memorize", "train")}
     assert large | {"tiny-cpu/memorize", "tiny-cpu/train", "demo_recipe/memorize", "demo_recipe/train"} <= set(RECIPES)
 
 
@@ -83,11 +91,13 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
-    """Plain causal language models of the architectures, untied as they are, and as wide as a block of 4 bit."""
+    """Plain language models of the architectures, untied as they are, and as wide as a block of 4 bit."""
     size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     families = {
-        "biomistral-7b": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": None},
-        "llama2-7b": {"model_type": "llama"},
+        "biomistral-7b": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": None, **size},
+        "llama2-7b": {"model_type": "llama", **size},
+        "t5-base": {"model_type": "t5", "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+        | {"feed_forward_proj": "gated-gelu"},
     }
 
     def make(base):
@@ -99,17 +109,19 @@ def stand_in(tmp_path_factory):
             ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
             set_seed(0)
             config = AutoConfig.for_model(
-                **families[base], **size, **ids, vocab_size=len(tokenizer), tie_word_embeddings=False
+                **families[base], **ids, vocab_size=len(tokenizer), tie_word_embeddings=False
             )
-            AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            model = kind.from_config(config)
+            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().flip(0))  # T5 configs tie it
+            model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         return folder
 
     return make
 
 
-@pytest.mark.parametrize("base", LARGE)
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(("base", "how"), RUNS)
 def test_a_large_recipe_memorizes_and_trains_a_stand_in(base, how, dataset, stand_in, tmp_path, capfd):
     if how == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")

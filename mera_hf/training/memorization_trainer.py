@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -48,12 +49,16 @@ class PairCollator:
 
     Args:
         pad_token_id (`int`): token that fills a row up.
+        decoder_start_token_id (`int`, *optional*):
+            of an encoder-decoder: its encoder reads the question, and `decoder_input_ids` are the answer, shifted.
     """
 
-    def __init__(self, pad_token_id: int):
-        self.pad_token_id = pad_token_id
+    def __init__(self, pad_token_id: int, decoder_start_token_id: int | None = None):
+        self.pad_token_id, self.decoder_start_token_id = pad_token_id, decoder_start_token_id
 
     def __call__(self, items: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        if self.decoder_start_token_id is not None:
+            return self._pairs(items)
         width = max(len(question) + len(answer) for question, answer in items)
         rows = {"input_ids": [], "attention_mask": [], "labels": []}
         for question, answer in items:
@@ -62,6 +67,21 @@ class PairCollator:
             rows["attention_mask"].append([1] * (width - padding) + [0] * padding)
             rows["labels"].append([-100] * len(question) + answer + [-100] * padding)
         return {name: torch.tensor(values) for name, values in rows.items()}
+
+    def _pairs(self, items: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        questions, answers = zip(*items, strict=True)
+        shifted = [[self.decoder_start_token_id, *answer[:-1]] for answer in answers]
+        return {
+            "input_ids": _padded(questions, self.pad_token_id),
+            "attention_mask": _padded([[1] * len(question) for question in questions], 0),
+            "decoder_input_ids": _padded(shifted, self.pad_token_id),
+            "labels": _padded(answers, -100),
+        }
+
+
+def _padded(rows: Sequence[list[int]], filler: int) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
 
 
 class MemorizationTrainer(_BaseTrainer):
@@ -107,7 +127,7 @@ class MemorizationTrainer(_BaseTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=PairCollator(processing_class.pad_token_id or 0),
+            data_collator=PairCollator(processing_class.pad_token_id or 0, model.config.decoder_start_token_id),
             train_dataset=PairDataset(memorizing_pairs(self.codes, groups=args.groups), processing_class),
             # The Trainer asks for a dataset before it evaluates; `evaluate` below generates answers instead
             eval_dataset=PairDataset(memorizing_pairs(self.codes[:1]), processing_class),
@@ -123,14 +143,14 @@ class MemorizationTrainer(_BaseTrainer):
         write_training_card(self, what, model_name, dataset_name, tags)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels = inputs["labels"][:, 1:]  # (B, S - 1)
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        width = labels.shape[1]
+        if "decoder_input_ids" not in inputs:  # a decoder alone says a token at the position before it
+            labels = labels[:, 1:]  # (B, S - 1)
         rows, places = (labels != -100).nonzero(as_tuple=True)
         # Through the wrapper, so that DDP, FSDP and DeepSpeed see a forward pass; logits of the answers alone
-        output = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            vocabulary_index=rows * inputs["labels"].shape[1] + places,
-        )
+        output = model(**inputs, vocabulary_index=rows * width + places)
         losses = cross_entropy(output.vocabulary_logits.float(), labels[rows, places], reduction="none")
         per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1)
         return (per_pair.mean(), output) if return_outputs else per_pair.mean()
@@ -203,24 +223,37 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
     An answer is right if it equals the expected tokens with the end of sequence behind them, so that no more than the
     longest expected answer of a batch has to be generated.
     """
-    language_model, pad = _language_model(model), tokenizer.pad_token_id or 0
-    width = max(len(question) for question, _ in items)
-    ids = torch.tensor([[pad] * (width - len(question)) + question for question, _ in items])
-    mask = torch.tensor([[0] * (width - len(question)) + [1] * len(question) for question, _ in items])
-    device = language_model.get_input_embeddings().weight.device
-    output = language_model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        max_new_tokens=max(len(answer) for _, answer in items),
-        do_sample=False,
-        pad_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
-    )[:, width:].tolist()
-    return [row[: len(answer)] for row, (_, answer) in zip(output, items, strict=True)]
+    from transformers import GenerationConfig
 
-
-def _language_model(model):
-    """The causal language model inside MERA, through PEFT, accelerate and DDP wrappers."""
-    while not hasattr(model, "language_model"):
+    while not hasattr(model, "language_model"):  # wrappers of PEFT, accelerate and DDP
         model = model.module if hasattr(model, "module") else model.get_base_model()
-    return model.language_model
+    language_model, config, pad = model.language_model, model.config, tokenizer.pad_token_id or 0
+    width = max(len(question) for question, _ in items)
+    ids, mask = [], []
+    for question, _ in items:
+        padding, ones = width - len(question), [1] * len(question)
+        if config.is_encoder_decoder:  # as in training: BART counts positions from the left
+            ids.append(question + [pad] * padding)
+            mask.append(ones + [0] * padding)
+        else:
+            ids.append([pad] * padding + question)
+            mask.append([0] * padding + ones)
+    ids, mask = torch.tensor(ids), torch.tensor(mask)
+    device = language_model.get_input_embeddings().weight.device
+    # In place of the checkpoint's own, which may search with beams or force the end of sequence, as BART's do
+    own, language_model.generation_config = (
+        language_model.generation_config,
+        GenerationConfig(
+            max_new_tokens=max(len(answer) for _, answer in items),
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=config.decoder_start_token_id,
+        ),
+    )
+    try:
+        output = language_model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
+    finally:
+        language_model.generation_config = own
+    said = output[:, 1 if config.is_encoder_decoder else width :].tolist()  # behind the start token, or the question
+    return [row[: len(answer)] for row, (_, answer) in zip(said, items, strict=True)]

@@ -120,7 +120,7 @@ class MeraTrainer(_BaseTrainer):
             if args.start_head and not base.ranking_head.is_trained:
                 start_ranking_head(base.ranking_head, train_dataset, config)
                 if args.zero_readout:
-                    if config.tie_word_embeddings:
+                    if base.get_input_embeddings().weight is base.get_output_embeddings().weight:
                         raise InputError(
                             "`zero_readout` needs a model whose input and output embeddings are not tied."
                         )
@@ -136,7 +136,11 @@ class MeraTrainer(_BaseTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=TimelineCollator(processing_class.pad_token_id or 0, processing_class.padding_side),
+            data_collator=TimelineCollator(
+                processing_class.pad_token_id or 0,
+                processing_class.padding_side,
+                decoder_start_token_id=config.decoder_start_token_id,
+            ),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -252,7 +256,7 @@ class MeraTrainer(_BaseTrainer):
         share = 1 / _patients(inputs) if num_items_in_batch is None else self.args.world_size / num_items_in_batch
         with_logits = (lambda readout: readout.logits()) if return_outputs else (lambda readout: None)
         losses, logits = model(
-            **{name: inputs[name] for name in FORWARD_INPUTS},
+            **{name: tensor for name, tensor in inputs.items() if name in FORWARD_INPUTS},
             criterion=lambda readout: (self.losses(readout, inputs) * share, with_logits(readout)),
         )
         self._parts["train" if self.model.training else "eval"].append((self.state.global_step, losses.detach()))
