@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import cross_validate, demo, evaluate, memorize, predict, prepare, train
+from . import cross_validate, demo, evaluate, memorize, merge, predict, prepare, train
 
 
 DESCRIPTION = """\
@@ -24,6 +24,9 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
 
 and for cohorts too small for a test split
   mera cross-validate   measure a recipe by cross-validation over patients
+
+and for models trained by adapters (LoRA, QLoRA)
+  mera merge       merge an adapter into its base, without quantisation
 """
 VERBS = {
     "demo": demo,
@@ -33,6 +36,7 @@ VERBS = {
     "evaluate": evaluate,
     "predict": predict,
     "cross-validate": cross_validate,
+    "merge": merge,
 }
 
 

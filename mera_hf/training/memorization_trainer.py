@@ -14,7 +14,8 @@ from ..data.memorizing import Pair, memorizing_pairs
 from ..errors import InputError
 from ..timeline_mera import check_code_tokens
 from .memorization_config import MemorizationTrainerConfig
-from .mera_trainer import CITATION
+from .mera_trainer import CITATION, _base_model
+from .quantised import guard_quantised
 from .training_card import write_training_card
 
 
@@ -78,7 +79,8 @@ class MemorizationTrainer(_BaseTrainer):
         kwargs: passed to `transformers.Trainer`.
 
     Raises:
-        [`InputError`]: for a model without code tokens or a foreign tokenizer.
+        [`InputError`]: for a model without code tokens, a foreign tokenizer, or a quantised model whose gradients would be
+            wrong, see [`guard_quantised`].
     """
 
     loss_is_scaled_for_ga = False  # the loss is a mean over pairs
@@ -95,6 +97,7 @@ class MemorizationTrainer(_BaseTrainer):
         **kwargs,
     ):
         args = args or MemorizationTrainerConfig("memorization-output")
+        guard_quantised(model)
         if processing_class is None:
             from transformers import AutoTokenizer
 
@@ -121,6 +124,12 @@ class MemorizationTrainer(_BaseTrainer):
     def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:
         what = "Knows what its ICD code tokens mean, in both directions. It has seen no patient and ranks nothing yet."
         write_training_card(self, what, model_name, dataset_name, tags)
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:  # PEFT leaves the config out, and `mera merge` needs it
+            base = _base_model(self.accelerator.unwrap_model(self.model))
+            base.config.save_pretrained(output_dir or self.args.output_dir)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs["labels"][:, 1:]  # (B, S - 1)
@@ -207,7 +216,7 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
     width = max(len(question) for question, _ in items)
     ids = torch.tensor([[pad] * (width - len(question)) + question for question, _ in items])
     mask = torch.tensor([[0] * (width - len(question)) + [1] * len(question) for question, _ in items])
-    device = language_model.get_input_embeddings().weight.device
+    device = language_model.device
     output = language_model.generate(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
