@@ -14,7 +14,6 @@ def open_checkpoint(name: str):
     """
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
-
     from transformers.utils.peft_utils import find_adapter_config_file
 
     from ..timeline_mera import check_code_tokens

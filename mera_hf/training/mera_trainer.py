@@ -11,6 +11,7 @@ from trl.trainer.base_trainer import _BaseTrainer
 
 from ..data.timelines import LengthSampler, TimelineCollator, TimelineDataset
 from ..errors import InputError
+from ..icd import LEVELS
 from ..modeling_mera import FORWARD_INPUTS, MeraOutput, Readout
 from ..timeline_mera import TimelineEncoder, check_code_tokens
 from .fused_loss import fused_loss
@@ -91,9 +92,9 @@ class MeraTrainer(_BaseTrainer):
         except ValueError as error:
             raise InputError(str(error)) from error
         self.encoder = TimelineEncoder(config, processing_class, args.max_length)
-        self.hierarchy = Hierarchy(
-            config.level_groups, config.num_codes, args.levels, singletons=args.group_weight > 0
-        )
+        # A config that was saved has its levels in alphabetical order
+        groups = {level: config.level_groups[level] for level in LEVELS if level in config.level_groups}
+        self.hierarchy = Hierarchy(groups, config.num_codes, args.levels, singletons=args.group_weight > 0)
         levels = [SPACE] * self.hierarchy.has_space + self.hierarchy.levels
         unknown = set(args.level_weights or {}) - set(levels)
         if unknown:

@@ -51,17 +51,20 @@ def adapter_config(adapter: str | Path) -> MeraConfig:
 
     try:
         found = find_adapter_config_file(str(adapter))
-        config = AutoConfig.from_pretrained(adapter) if found else None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"`adapter` {str(adapter)!r} has no config of mera beside it: {str(error).splitlines()[0]}"
-        ) from error
+    except (OSError, ValueError):  # neither a folder nor a name on the Hub
+        found = None
     if found is None:
         inside = Path(adapter) / "adapter"
         hint = (
             f"name {str(inside)!r}" if inside.is_dir() else "name the folder `adapter` of a training with `use_peft`"
         )
         raise InputError(f"`adapter` {str(adapter)!r} holds no adapter_config.json, so it is no adapter; {hint}.")
+    try:
+        config = AutoConfig.from_pretrained(adapter)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"`adapter` {str(adapter)!r} has no config of mera beside it: {str(error).splitlines()[0]}"
+        ) from error
     if config.model_type != "mera":
         raise InputError(f"`adapter` {str(adapter)!r} belongs to a {config.model_type} model, not to one of mera.")
     return config
@@ -158,7 +161,10 @@ def merge_adapter(
     _check_output(output_dir, overwrite, (adapter, base or trained_on))
     quantization = getattr(config, "quantization_config", None)
     dtype = dtype or str(config.dtype or "float32").removeprefix("torch.")
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(adapter)
+    except (OSError, ValueError) as error:
+        raise InputError(f"`adapter` {str(adapter)!r} has no tokenizer: {str(error).splitlines()[0]}") from error
     patients = synthetic_patients(config.codes)
     figures = {"base": base or trained_on, "quantised_base": quantization is not None, "dtype": dtype}
     figures["histories"] = len(patients)

@@ -38,13 +38,14 @@ def test_help_has_words_and_an_example_that_parses(verb):
                 assert (RECIPES.parent / word.rstrip(",.;")).exists() or word == "recipes/", word
 
 
-@pytest.mark.parametrize("verb", ["demo", "prepare", "evaluate", "predict"])
+@pytest.mark.parametrize("verb", ["demo", "prepare", "evaluate", "predict", "merge"])
 def test_an_unknown_option_is_an_error_of_its_verb(verb):
     required = {
         "demo": (),
         "prepare": ("diabetes130", "--output-dir", "x"),
         "evaluate": ("x", "--dataset", "y"),
         "predict": ("x", "--visits", "486"),
+        "merge": ("x", "--output-dir", "y"),
     }
     run = mera(verb, *required[verb], "--no-such-option")
     assert run.status == 2 and run.out == ""
