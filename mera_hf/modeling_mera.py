@@ -143,6 +143,9 @@ class RankingHead(nn.Module):
 
         Shapes: `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes` (V, H), `history_values`
         (V, H, 7)."""
+        if not torch.is_autocast_enabled(hidden.device.type):
+            # Beside an adapter the head is in float32, also on a base in half precision
+            hidden, code_rows = (tensor.to(self.log_prevalence.dtype) for tensor in (hidden, code_rows))
         parts = {}
         if hasattr(self, "code_bias"):
             parts["bias"] = self.code_bias

@@ -109,9 +109,17 @@ def load_adapter(adapter: str | Path, base: str | None = None, **kwargs) -> Peft
         settings.pop("quantization_config", None)
     model.config = MeraConfig(**settings)
     model.reset_ranking_head()  # the adapter brings the trained one
+    model.ranking_head.float()  # as `wrap_with_adapter` does, like what follows
     if "quantization_config" in kwargs:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # as `wrap_with_adapter` does
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return PeftModel.from_pretrained(model, adapter).eval()
+
+
+def merged(model: PeftModel) -> MeraForDiagnosis:
+    """The model with its adapter merged in, in place, and in one precision; of a base that is not quantised."""
+    model = model.merge_and_unload()
+    model.ranking_head.to(model.dtype)
+    return model
 
 
 def _check_base(base: MeraConfig, trained: MeraConfig, name: str) -> None:
@@ -166,17 +174,21 @@ def merge_adapter(
     except (OSError, ValueError) as error:
         raise InputError(f"`adapter` {str(adapter)!r} has no tokenizer: {str(error).splitlines()[0]}") from error
     patients = synthetic_patients(config.codes)
-    figures = {"base": base or trained_on, "quantised_base": quantization is not None, "dtype": dtype}
-    figures["histories"] = len(patients)
+    figures = {
+        "base": base or trained_on,
+        "quantised_base": quantization is not None,
+        "dtype": dtype,
+        "histories": len(patients),
+    }
 
     model = load_adapter(adapter, base, dtype=dtype)
     adapted = _logits(model.get_base_model(), tokenizer, patients)
-    model = model.merge_and_unload()
-    merged = _logits(model, tokenizer, patients)
-    figures["adapter"] = compare(adapted, merged)
+    model = merged(model)
+    after = _logits(model, tokenizer, patients)
+    figures["adapter"] = compare(adapted, after)
     if quantization is not None and importlib.util.find_spec("bitsandbytes") is not None:
         quantised = load_adapter(adapter, base, dtype=dtype, quantization_config=quantization)
-        figures["quantised"] = compare(_logits(quantised.get_base_model(), tokenizer, patients), merged)
+        figures["quantised"] = compare(_logits(quantised.get_base_model(), tokenizer, patients), after)
 
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))

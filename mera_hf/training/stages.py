@@ -12,7 +12,7 @@ from ..timeline_mera import profile_text
 from .arguments import CANDIDATES, MeraArguments
 from .code_tokens import add_code_tokens, configure, load_base, peft_config
 from .from_scratch import from_scratch
-from .merge_adapter import load_adapter, save_adapter
+from .merge_adapter import load_adapter, merged, save_adapter
 
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def wrap_with_adapter(model: MeraForDiagnosis, model_args: ModelConfig):
 
     if model_args.load_in_4bit or model_args.load_in_8bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    model.ranking_head.float()  # most of its steps are too small for bfloat16
     return get_peft_model(
         model,
         peft_config(
@@ -168,6 +169,6 @@ def save_checkpoint(model, tokenizer: PreTrainedTokenizerBase, output_dir: str |
         base = model.get_base_model()
         if getattr(base, "is_quantized", False):
             model = load_adapter(output_dir / "adapter", dtype=base.config.dtype)
-        model = model.merge_and_unload()
+        model = merged(model)
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
