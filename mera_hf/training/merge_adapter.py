@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -248,8 +249,11 @@ def synthetic_patients(codes: list[str], count: int = 64) -> list[dict]:
 
 def _logits(model: MeraForDiagnosis, tokenizer, patients: list[dict]) -> torch.Tensor:
     """Logits of codes and EOV for the next visit, float32 of shape (patients, codes + 1)."""
+    from tqdm import tqdm
+
     rows, tables = [], []
-    for batch_rows, output, _ in model.decisions(patients, tokenizer, batch_size=8):
+    bar = partial(tqdm, desc="comparing logits", unit="batch")
+    for batch_rows, output, _ in model.decisions(patients, tokenizer, batch_size=8, progress=bar):
         rows += batch_rows
         tables.append(torch.cat([output.code_logits, output.eov_logits[:, None]], dim=1).float().cpu())
     return torch.cat(tables)[torch.tensor(rows).argsort()]
