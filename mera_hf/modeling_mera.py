@@ -144,6 +144,9 @@ class RankingHead(nn.Module):
 
         Shapes: `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes` (V, H), `history_values`
         (V, H, 7)."""
+        if not torch.is_autocast_enabled(hidden.device.type):
+            # Beside an adapter the head is in float32, also on a base in half precision
+            hidden, code_rows = (tensor.to(self.log_prevalence.dtype) for tensor in (hidden, code_rows))
         parts = {}
         if hasattr(self, "code_bias"):
             parts["bias"] = self.code_bias
@@ -231,12 +234,57 @@ class MeraForDiagnosis(PreTrainedModel):
         self._init_weights(self.ranking_head)
 
     def code_rows(self) -> torch.Tensor:
-        """Output rows of the codes in tree order with EOV last, shape `(codes + 1, d)`."""
-        return self.get_output_embeddings().weight[self._code_slice()]
+        """Output rows of the codes in tree order with EOV last, shape `(codes + 1, d)`; a view of what is trained."""
+        head, trained = self._trained_rows(self.get_output_embeddings())
+        return head.weight[self._code_slice()] if trained is None else trained[: self.config.num_codes + 1]
 
     def _code_slice(self) -> slice:
         start = self.config.code_token_start
         return slice(start, start + self.config.num_codes + 1)
+
+    def _trained_rows(self, embeddings: nn.Module) -> tuple[nn.Module, torch.Tensor | None]:
+        """The layer inside PEFT's wrapper of trained token rows, and those rows in its precision, the first code first.
+
+        PEFT itself copies them into the whole table in every forward pass, and takes a gradient of the whole table. Where
+        nothing is trained, or other rows than `peft_config` names, the module that was given and `None`.
+        """
+        adapter = getattr(embeddings, "token_adapter", None)
+        if adapter is None:
+            return embeddings, None
+        if adapter.disable_adapters and adapter.merged:
+            adapter.unmerge()  # as PEFT does in the next forward pass of the layer
+        if adapter.disable_adapters or adapter.merged:
+            return adapter.base_layer, None
+        start = self.config.code_token_start
+        for name in adapter.active_adapters:
+            tokens = adapter.token_indices.get(name, [])
+            if len(tokens) > self.config.num_codes and list(tokens) == list(range(start, start + len(tokens))):
+                return adapter.base_layer, adapter.trainable_tokens_delta[name].to(adapter.base_layer.weight.dtype)
+        return embeddings, None
+
+    def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
+        """The input embeddings of tokens, shape (B, S, d)."""
+        layer, trained = self._trained_rows(self.get_input_embeddings())
+        embeds = layer(input_ids)
+        if trained is None:
+            return embeds
+        rows = input_ids - self.config.code_token_start
+        inside = (rows >= 0) & (rows < len(trained))
+        ours = nn.functional.embedding(rows.clamp(0, len(trained) - 1), trained) * getattr(layer, "embed_scale", 1.0)
+        return torch.where(inside[..., None], ours.to(embeds.dtype), embeds)
+
+    def _vocabulary_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of codes and words, shape (Q, vocabulary)."""
+        head, trained = self._trained_rows(self.get_output_embeddings())
+        logits = head(hidden)
+        if trained is not None:
+            start = self.config.code_token_start
+            stop = start + len(trained)
+            bias = getattr(head, "bias", None)
+            ours = nn.functional.linear(hidden, trained, None if bias is None else bias[start:stop])
+            logits = logits.slice_scatter(ours, 1, start, stop)
+        logits = logits * self._output_scale
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
     def forward(
         self,
@@ -275,7 +323,7 @@ class MeraForDiagnosis(PreTrainedModel):
                 forward pass, where engines that share out the weights have gathered them.
         """
         if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
+            inputs_embeds = self._embed(input_ids)
         inputs_embeds = self._dropout(inputs_embeds)
         if self.config.is_encoder_decoder:
             hidden = self._decoded(inputs_embeds, attention_mask, decoder_input_ids)  # (B, T, d)
@@ -289,11 +337,7 @@ class MeraForDiagnosis(PreTrainedModel):
                 **attention_arguments(decoder, attention_mask, inputs_embeds),
             ).last_hidden_state  # (B, S, d)
         if vocabulary_index is not None:
-            hidden = hidden.flatten(0, 1)[vocabulary_index]  # (Q, d)
-            logits = self.get_output_embeddings()(hidden) * self._output_scale
-            if self._softcap is not None:
-                logits = torch.tanh(logits / self._softcap) * self._softcap
-            return MeraOutput(vocabulary_logits=logits)
+            return MeraOutput(vocabulary_logits=self._vocabulary_logits(hidden.flatten(0, 1)[vocabulary_index]))
         if decision_index is None:
             decision_index = _last_tokens(hidden, attention_mask)
         if decision_visit is None:
@@ -301,7 +345,8 @@ class MeraForDiagnosis(PreTrainedModel):
         hidden = self._dropout(hidden.flatten(0, 1)[decision_index])  # (P, d)
         rows = self.code_rows()
         parts = self.ranking_head(hidden, rows, decision_visit, history_codes, history_values)
-        output_bias = getattr(self.get_output_embeddings(), "bias", None)  # Phi and GPT-J have one
+        head, _ = self._trained_rows(self.get_output_embeddings())
+        output_bias = getattr(head, "bias", None)  # Phi and GPT-J have one
         if output_bias is not None:
             parts["bias"] = parts.get("bias", 0.0) + output_bias[self._code_slice()] * self._output_scale
         readout = Readout(hidden, rows, self._output_scale, self._softcap, **parts)
@@ -316,7 +361,7 @@ class MeraForDiagnosis(PreTrainedModel):
         """Hidden states of the decoder of an encoder-decoder, shape `(B, T, d)`. T5 has no base model below its logits."""
         encoded = self.language_model.get_encoder()(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
         return self.language_model.get_decoder()(
-            inputs_embeds=self._dropout(self.get_input_embeddings()(decoder_input_ids)),
+            inputs_embeds=self._dropout(self._embed(decoder_input_ids)),
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=attention_mask,
             use_cache=False,

@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import cross_validate, demo, evaluate, export, memorize, predict, prepare, train
+from . import cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
 
 
 DESCRIPTION = """\
@@ -25,6 +25,9 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
 
 and for cohorts too small for a test split
   mera cross-validate   measure a recipe by cross-validation over patients
+
+and for models trained by adapters (LoRA, QLoRA)
+  mera merge       merge an adapter into its base, without quantisation
 """
 VERBS = {
     "demo": demo,
@@ -35,6 +38,7 @@ VERBS = {
     "predict": predict,
     "export": export,
     "cross-validate": cross_validate,
+    "merge": merge,
 }
 
 

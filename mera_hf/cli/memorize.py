@@ -77,7 +77,7 @@ def memorize(training_args, model_args, mera_args, dataset, codes: list[str], st
     )
 
     def write(folder):
-        save_checkpoint(model, tokenizer, folder, model_args)
+        save_checkpoint(model, tokenizer, folder)
         (folder / "memorization.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
     stage.finish(write)

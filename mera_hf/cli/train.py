@@ -101,7 +101,7 @@ def train(
     }
 
     def write(folder):
-        save_checkpoint(model, tokenizer, folder, model_args)
+        save_checkpoint(model, tokenizer, folder)
         (folder / "training.json").write_text(json.dumps(log, indent=2) + "\n")
 
     stage.finish(write)

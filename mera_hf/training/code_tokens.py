@@ -9,6 +9,7 @@ import torch
 from ..errors import InputError
 from ..icd import LEVELS, code_tree, describe, level_groups, sort_codes
 from .arguments import ROW_INITIALISATIONS
+from .quantised import guard_quantised
 
 
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
         kwargs: passed to `from_pretrained` (`dtype`, `quantization_config`, `attn_implementation`, `revision`, ...).
 
     Raises:
-        [`InputError`]: where there is no such checkpoint, or it is of another kind.
+        [`InputError`]: where there is no such checkpoint, or it is of another kind, or an adapter.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     )
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     from ..configuration_mera import MeraConfig
     from ..modeling_mera import MeraForDiagnosis
@@ -53,23 +55,22 @@ def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
         raise InputError(
             f"`model_name_or_path` {name_or_path!r} cannot be loaded: {str(error).splitlines()[0]}"
         ) from error
+    if find_adapter_config_file(name_or_path, **revision):
+        raise InputError(
+            f"`model_name_or_path` {name_or_path!r} is an adapter; merge it into its base first: `mera merge`."
+        )
     if isinstance(config, MeraConfig):
-        return _trainable(MeraForDiagnosis.from_pretrained(name_or_path, **kwargs))
+        model = MeraForDiagnosis.from_pretrained(name_or_path, **kwargs)
+        guard_quantised(model)
+        return model
     known = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if config.is_encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING
     if type(config) not in known:
         raise InputError(
             f"`model_name_or_path` {name_or_path!r} is a {config.model_type} model, neither a causal language model nor an "
             "encoder-decoder of text."
         )
-    return _trainable(MeraForDiagnosis.from_pretrained(name_or_path, config=MeraConfig(text_config=config), **kwargs))
-
-
-def _trainable(model: MeraForDiagnosis) -> MeraForDiagnosis:
-    # On CPUs with AVX512-BF16, bitsandbytes 0.50 packs 4-bit weights anew in the first forward without gradients, and
-    # gradients and merges are silently wrong from then on (bitsandbytes issue 2078)
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    model = MeraForDiagnosis.from_pretrained(name_or_path, config=MeraConfig(text_config=config), **kwargs)
+    guard_quantised(model)
     return model
 
 

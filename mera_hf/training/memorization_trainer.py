@@ -15,7 +15,8 @@ from ..data.memorizing import Pair, memorizing_pairs
 from ..errors import InputError
 from ..timeline_mera import check_code_tokens
 from .memorization_config import MemorizationTrainerConfig
-from .mera_trainer import CITATION
+from .mera_trainer import CITATION, _base_model
+from .quantised import guard_quantised
 from .training_card import write_training_card
 
 
@@ -98,7 +99,8 @@ class MemorizationTrainer(_BaseTrainer):
         kwargs: passed to `transformers.Trainer`.
 
     Raises:
-        [`InputError`]: for a model without code tokens or a foreign tokenizer.
+        [`InputError`]: for a model without code tokens, a foreign tokenizer, or a quantised model whose gradients would be
+            wrong, see [`guard_quantised`].
     """
 
     loss_is_scaled_for_ga = False  # the loss is a mean over pairs
@@ -115,6 +117,7 @@ class MemorizationTrainer(_BaseTrainer):
         **kwargs,
     ):
         args = args or MemorizationTrainerConfig("memorization-output")
+        guard_quantised(model)
         if processing_class is None:
             from transformers import AutoTokenizer
 
@@ -141,6 +144,12 @@ class MemorizationTrainer(_BaseTrainer):
     def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:
         what = "Knows what its ICD code tokens mean, in both directions. It has seen no patient and ranks nothing yet."
         write_training_card(self, what, model_name, dataset_name, tags)
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:  # PEFT leaves the config out, and `mera merge` needs it
+            base = _base_model(self.accelerator.unwrap_model(self.model))
+            base.config.save_pretrained(output_dir or self.args.output_dir)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
@@ -239,7 +248,7 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
             ids.append([pad] * padding + question)
             mask.append([0] * padding + ones)
     ids, mask = torch.tensor(ids), torch.tensor(mask)
-    device = language_model.get_input_embeddings().weight.device
+    device = language_model.device
     # In place of the checkpoint's own, which may search with beams or force the end of sequence, as BART's do
     own, language_model.generation_config = (
         language_model.generation_config,

@@ -20,6 +20,7 @@ from .hierarchy import SPACE, Hierarchy
 from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss, group_loss
 from .mera_config import MeraTrainerConfig
 from .moving_average import MovingAverage
+from .quantised import guard_quantised
 from .training_card import write_training_card
 
 
@@ -58,8 +59,8 @@ class MeraTrainer(_BaseTrainer):
 
     Raises:
         [`InputError`]: for a model without code tokens, a foreign tokenizer, a code that the model does not know, a level
-            that the tree does not have, a dataset without a visit to predict, or an attention implementation that cannot
-            do what `layout` and `packing` ask.
+            that the tree does not have, a dataset without a visit to predict, an attention implementation that cannot do
+            what `layout` and `packing` ask, or a quantised model whose gradients would be wrong, see [`guard_quantised`].
     """
 
     loss_is_scaled_for_ga = (
@@ -81,6 +82,7 @@ class MeraTrainer(_BaseTrainer):
     ):
         args = args or MeraTrainerConfig("mera-output")
         config = model.config
+        guard_quantised(model)
         if processing_class is None:
             from transformers import AutoTokenizer
 
@@ -162,6 +164,12 @@ class MeraTrainer(_BaseTrainer):
     def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:
         what = "Ranks all ICD codes of its candidate space for a patient's next visit, from the visits before it."
         write_training_card(self, what, model_name, dataset_name, tags)
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:  # PEFT leaves the config out, and `mera merge` needs it
+            base = _base_model(self.accelerator.unwrap_model(self.model))
+            base.config.save_pretrained(output_dir or self.args.output_dir)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As in `Trainer`; a checkpoint of another folder brings its moving average along."""

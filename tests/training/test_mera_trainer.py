@@ -297,6 +297,21 @@ def test_evaluation_does_not_depend_on_the_padding_side(llama, tmp_path):
     assert left["eval_loss"] == pytest.approx(right["eval_loss"], abs=1e-5)
 
 
+def test_a_reloaded_checkpoint_has_the_same_loss(llama, tmp_path):
+    """A saved config has its keys in alphabetical order; levels go from coarse to fine all the same."""
+    from transformers import AutoModel
+
+    model, tokenizer = llama
+    model.save_pretrained(tmp_path / "saved")
+    rows = patients(4)
+    trainers = [
+        trainer_of(m, tokenizer, tmp_path, rows, rows) for m in (model, AutoModel.from_pretrained(tmp_path / "saved"))
+    ]
+    assert list(trainers[1].model.config.level_groups) != trainers[1].hierarchy.levels == trainers[0].hierarchy.levels
+    losses = [trainer.evaluate()["eval_loss"] for trainer in trainers]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
 def test_several_evaluation_sets(llama, tmp_path):
     rows = patients(6)
     trainer = trainer_of(*llama, tmp_path, rows, {"old": rows[:3], "new": rows[3:]})

@@ -154,6 +154,27 @@ def test_gradient_checkpointing_changes_nothing(family, tmp_path):
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["llama", "llama_tied"])
+def test_a_resumed_training_of_adapters_equals_an_unbroken_one(family, tmp_path):
+    start, tokenizer = tiny_mera(family)
+    torch.manual_seed(0)
+    start = wrap_with_adapter(start, ModelConfig(**LORA))
+    found = []
+    for resumed_from in (None, str(tmp_path / "checkpoint-2")):
+        args = MeraTrainerConfig(
+            str(tmp_path),
+            **{"report_to": "none", "use_cpu": True, "disable_tqdm": True, "save_steps": 2, "max_steps": 5},
+            **{"per_device_train_batch_size": 3, "learning_rate": 1e-2, "ema_decay": 0.9},
+        )
+        trainer = MeraTrainer(copy.deepcopy(start), args, ROWS, processing_class=tokenizer)
+        trainer.train(resume_from_checkpoint=resumed_from)
+        found.append({name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad})
+    before = dict(start.named_parameters())
+    for name, weight in found[0].items():
+        assert not torch.equal(weight, before[name]), name
+        assert torch.equal(weight, found[1][name]), name
+
+
 def test_a_moving_average_of_adapters(tmp_path):
     model, tokenizer = tiny_mera("llama")
     wrapped = wrap_with_adapter(model, ModelConfig(**LORA))
@@ -193,7 +214,7 @@ def test_quantised_bases_train_and_merge_into_the_unquantised_one(family, layers
     assert sum(losses[-3:]) < sum(losses[:3])
     adapted = logits(wrapped, tokenizer)
 
-    save_checkpoint(wrapped, tokenizer, tmp_path / "done", model_args)
+    save_checkpoint(wrapped, tokenizer, tmp_path / "done")
     merged = AutoModel.from_pretrained(tmp_path / "done")
     assert not getattr(merged, "is_quantized", False)
     assert getattr(merged.config, "quantization_config", None) is None
