@@ -1,6 +1,6 @@
 """Configuration of MERA: a language model whose vocabulary holds one token per diagnosis code.
 
-This file, `timeline_mera.py` and `modeling_mera.py` are copied into a checkpoint by `save_pretrained`, so that
+This file and the other `*_mera.py` beside it are copied into a checkpoint by `save_pretrained`, so that
 `trust_remote_code=True` loads it without this package. They need torch and transformers alone.
 """
 

@@ -16,8 +16,9 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM,
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .attention_mera import attention_arguments
 from .configuration_mera import MeraConfig
-from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, collate_pairs, collate_timelines
+from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
 
 
 @dataclass
@@ -255,7 +256,9 @@ class MeraForDiagnosis(PreTrainedModel):
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(B, S)`): timelines; what the encoder reads of an encoder-decoder.
-            attention_mask, position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): as in any causal LM.
+            attention_mask (`torch.LongTensor` of shape `(B, S)` or `(B, S, 3)`, *optional*):
+                as in any causal LM, or what each token sees, see `attention_mera.py`.
+            position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): as in any causal LM.
             decoder_input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
                 what the decoder of an encoder-decoder reads. Padding stands on the right, where it needs no mask. "Tokens"
                 below are these.
@@ -278,11 +281,12 @@ class MeraForDiagnosis(PreTrainedModel):
             hidden = self._decoded(inputs_embeds, attention_mask, decoder_input_ids)  # (B, T, d)
             attention_mask = None  # it was the encoder's
         else:
-            hidden = self.language_model.base_model(
+            decoder = self.language_model.base_model
+            hidden = decoder(
                 inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
                 position_ids=position_ids,
                 use_cache=False,
+                **attention_arguments(decoder, attention_mask, inputs_embeds),
             ).last_hidden_state  # (B, S, d)
         if vocabulary_index is not None:
             hidden = hidden.flatten(0, 1)[vocabulary_index]  # (Q, d)
@@ -343,6 +347,7 @@ class MeraForDiagnosis(PreTrainedModel):
         batch_size: int = 64,
         max_length: int | None = None,
         progress=None,
+        batch_tokens: int | None = None,
     ) -> MeraRanking:
         """
         Rank the codes of the next visit of each patient, from one forward pass each.
@@ -354,21 +359,23 @@ class MeraForDiagnosis(PreTrainedModel):
             batch_size (`int`, *optional*, defaults to 64): patients in a forward pass; timelines are sorted by length.
             max_length (`int`, *optional*): longest timeline in tokens, see [`TimelineEncoder`].
             progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
+            batch_tokens (`int`, *optional*): tokens in a forward pass, padding among them; no limit without it.
 
         Returns:
             [`MeraRanking`] in the order of `patients`.
 
         Raises:
-            `ValueError`: for a `top_k` or `batch_size` below 1, no patient, a code that the model does not know, or a foreign
-                tokenizer.
+            `ValueError`: for a `top_k`, `batch_size` or `batch_tokens` below 1, no patient, a code that the model does not
+                know, or a foreign tokenizer.
         """
-        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        for name, value in (("top_k", top_k), ("batch_size", batch_size), ("batch_tokens", batch_tokens)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be 1 or more.")
         if not patients:
             raise ValueError("`patients` is empty; give one patient at least.")
         rows, parts = [], []
-        for batch_rows, output, batch in self.decisions(patients, tokenizer, batch_size, max_length, progress):
+        batches = self.decisions(patients, tokenizer, batch_size, max_length, progress, batch_tokens)
+        for batch_rows, output, batch in batches:
             rows += batch_rows
             parts.append(self.decide(output, batch["history_codes"], batch["history_values"], top_k))
         where = torch.tensor(rows, dtype=torch.long).argsort()
@@ -378,7 +385,13 @@ class MeraForDiagnosis(PreTrainedModel):
 
     @torch.no_grad()
     def decisions(
-        self, patients: list[dict], tokenizer, batch_size: int = 64, max_length: int | None = None, progress=None
+        self,
+        patients: list[dict],
+        tokenizer,
+        batch_size: int = 64,
+        max_length: int | None = None,
+        progress=None,
+        batch_tokens: int | None = None,
     ):
         """Run the model on the next visit of each patient, batch by batch in order of length; arguments as in [`rank`].
 
@@ -387,8 +400,8 @@ class MeraForDiagnosis(PreTrainedModel):
         """
         encoder = TimelineEncoder(self.config, tokenizer, max_length)
         timelines = [encoder.encode_history(patient) for patient in patients]
-        by_length = sorted(range(len(timelines)), key=lambda row: len(timelines[row].input_ids))
-        batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+        lengths = [len(timeline.input_ids) for timeline in timelines]
+        batches = batches_by_length(range(len(timelines)), lengths, batch_size, batch_tokens)
         pad, start = tokenizer.pad_token_id or 0, self.config.decoder_start_token_id
         training = self.training
         self.eval()
@@ -424,8 +437,8 @@ class MeraForDiagnosis(PreTrainedModel):
         logits = output.code_logits.float()
         probabilities = self.log_odds(output, history_codes, history_values).sigmoid()  # (N, C)
         values = head.value_weight.float() * (probabilities - head.value_threshold.float())
-        order = logits.argsort(dim=-1, descending=True, stable=True)
         depth = self.config.rerank_depth
+        order = _best_first(logits, None if top_k is None else max(top_k, depth))
         if depth:
             first = order[:, :depth]
             places = values.gather(1, first).argsort(dim=-1, descending=True, stable=True)
@@ -483,6 +496,19 @@ FORWARD_INPUTS = (
     "history_codes",
     "history_values",
 )
+
+
+def _best_first(logits: torch.Tensor, count: int | None) -> torch.Tensor:
+    """Indices of the `count` largest of each row, largest first, equal ones by index; of all without it."""
+    if count is None or count >= logits.shape[1]:
+        return logits.argsort(dim=-1, descending=True, stable=True)
+    largest, order = logits.topk(count)  # a fraction of the time of sorting all, but equal ones stand anywhere
+    order = order.sort().values
+    order = order.gather(1, logits.gather(1, order).argsort(dim=-1, descending=True, stable=True))
+    torn = (logits >= largest[:, -1:]).sum(-1) > count  # equal ones inside and outside of the first
+    if torn.any():
+        order[torn] = logits[torn].argsort(dim=-1, descending=True, stable=True)[:, :count]
+    return order
 
 
 def _last_tokens(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

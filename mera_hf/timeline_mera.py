@@ -4,8 +4,15 @@
 
 Every token before a code or an EOV is a decision position: one forward pass holds the decisions of every visit and of
 every prefix of its codes (layout of huggingface.co/papers/2501.17326, section on intra-visit patterns, folded into one
-pass by this project). At evaluation the codes of a visit are written in the order of the tree, so that the order in which
+pass by this project). At evaluation the codes of a visit are written in the order of the ICD tree, so that the order in which
 they were recorded cannot change a ranking.
+
+A timeline may also branch: the trunk is the history in whatever words, and every visit to predict has one branch or several
+that go on from the end of its history with bare codes, each in an order of its own.
+
+    <profile> ... <visit> c11 Diabetes c12 Fever <eov> <visit> c21 Hypertension c22 Asthma <eov>
+                                                      |- <visit> c21 c22                        |- <visit> c31 c32 c33
+                                                      `- <visit> c22 c21                        `- <visit> c33 c31 c32
 
 An encoder reads in both directions, so that an encoder-decoder sees the timeline cut once for every visit that it writes:
 what stands before the `<visit>` is the encoder's, and from there on the decoder's ([`collate_pairs`]).
@@ -14,7 +21,8 @@ what stands before the `<visit>` is the encoder's, and from there on the decoder
 import itertools
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -40,9 +48,11 @@ class Timeline:
         decisions: for each decision, the position of the token in whose hidden state it is taken.
         decision_visits: for each decision, the index into `visits` of the visit that is being written.
         decision_given: for each decision, how many codes of that visit stand before it.
-        visits: the code indices of each visit, in the order in which they are written.
+        visits: the code indices of each visit, in the order in which they are written; of each branch where it branches.
         histories: for each visit with decisions, the codes before it and their features, see [`history_entries`].
         dropped_visits: number of oldest visits that `max_length` cut from the sequence (not from the history term).
+        branches: for each branch, the positions of its first token and of the first token of the trunk that it does not
+            see. Branches follow the trunk and each other; a timeline without any is one sequence.
     """
 
     input_ids: list[int]
@@ -53,6 +63,18 @@ class Timeline:
     visits: list[list[int]]
     histories: dict[int, tuple[list[int], list[list[float]]]]
     dropped_visits: int = 0
+    branches: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def pieces(self) -> list[tuple[int, int, int]]:
+        """The trunk and each branch: position of the first token, end of the trunk that is seen, position of the end."""
+        begins = [(0, 0), *self.branches, (len(self.input_ids), 0)]
+        return [(begin, limit, end) for (begin, limit), (end, _) in itertools.pairwise(begins)]
+
+    @property
+    def reach(self) -> int:
+        """Most tokens that a token sees, itself among them."""
+        return max(limit + end - begin for begin, limit, end in self.pieces)
 
 
 def profile_text(profile: dict | None) -> str:
@@ -94,6 +116,9 @@ class TimelineEncoder:
         self.tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
         self.segments = [self._segment(index) for index in range(config.num_codes)]
+        # Reading a field of a config costs more than all else that is done for a visit
+        self.visit_mark, self.eov, self.with_text = config.visit_token_id, config.eov_token_id, config.use_visit_text
+        self.shared_positions = config.positions == "visit"
 
     def _segment(self, index: int) -> list[int]:
         token = [self.config.code_token_start + index]
@@ -131,38 +156,89 @@ class TimelineEncoder:
             first_target (`int`): index of the first visit whose codes are decisions; 0 takes the first visit as well.
             shuffle (`random.Random`, *optional*): draws the order of the codes in each visit; tree order without it.
         """
-        visits = [self.indices(visit["codes"]) for visit in patient["visits"]]
-        if shuffle is not None:
-            visits = [shuffle.sample(visit, len(visit)) for visit in visits]
-        return self._write(patient, visits, first_target, open_visit=False)
+        return self._write(patient, self._drawn(patient, shuffle), first_target, open_visit=False)
 
     def encode_history(self, patient: dict) -> Timeline:
         """Write a patient whose next visit is to be ranked: one decision, behind the mark that opens that visit."""
-        visits = [self.indices(visit["codes"]) for visit in patient["visits"]]
+        visits = self._drawn(patient)
         return self._write(patient, visits, len(visits), open_visit=True)
 
-    def _write(self, patient: dict, visits: list[list[int]], first_target: int, open_visit: bool) -> Timeline:
-        config = self.config
-        head = self.bos + [config.profile_token_id]
-        if config.use_profile:
-            head = head + self.words(profile_text(patient.get("profile")))
-        blocks = []  # per visit: its tokens, the step of the position before each, and where in them the decisions lie
-        shared = config.positions == "visit"
-        for visit, codes in zip(patient["visits"], visits, strict=True):
-            tokens, places = [config.visit_token_id], []
-            for index in codes:
-                places.append(len(tokens) - 1)
-                tokens = tokens + self.segments[index]
+    def encode_tree(
+        self, patient: dict, first_target: int = 1, orders: int = 1, shuffle: random.Random | None = None
+    ) -> Timeline:
+        """Write a patient whose visits are all known as a trunk with branches, see above; decisions lie in branches.
+
+        Args:
+            patient, first_target, shuffle: as in [`encode`].
+            orders (`int`): branches of each visit from `first_target` on. The first has the order of the trunk.
+        """
+        visits = self._drawn(patient, shuffle)
+        trunk = self._head(patient)
+        blocks = [self._block(visit, codes) for visit, codes in zip(patient["visits"], visits, strict=True)]
+        # Nothing follows the last visit, so that it has branches alone
+        lengths = [len(tokens) for tokens, _, _ in blocks[:-1]] + [1 + len(codes) for codes in visits[-1:]]
+        first = self._first_visit_that_fits(len(trunk), lengths)
+        steps, limits = [0] + [1] * (len(trunk) - 1), {}
+        for number in range(first, len(blocks)):
+            limits[number] = len(trunk)
+            if number < len(blocks) - 1:
+                trunk = trunk + blocks[number][0]
+                steps += blocks[number][1]
+
+        timeline = Timeline(trunk, list(itertools.accumulate(steps)), [], [], [], [], {}, dropped_visits=first)
+        for number in range(max(first, first_target), len(blocks)):
+            codes, limit = visits[number], limits[number]
+            history = history_entries(visits[:number], self.vocabularies)
+            for order in range(orders):
+                if order and shuffle is not None:
+                    codes = shuffle.sample(codes, len(codes))
+                start = len(timeline.input_ids)
+                timeline.input_ids += [
+                    self.visit_mark,
+                    *(self.config.code_token_start + code for code in codes),
+                ]
+                steps = self._steps(1 + len(codes))
+                timeline.positions += [timeline.positions[limit - 1] + step for step in itertools.accumulate(steps)]
+                timeline.decisions += range(start, len(timeline.input_ids))
+                timeline.decision_visits += [len(timeline.branches)] * (1 + len(codes))
+                timeline.decision_given += range(1 + len(codes))
+                timeline.histories[len(timeline.branches)] = history
+                timeline.visits.append(codes)
+                timeline.branches.append((start, limit))
+        return timeline
+
+    def _drawn(self, patient: dict, shuffle: random.Random | None = None) -> list[list[int]]:
+        visits = [self.indices(visit["codes"]) for visit in patient["visits"]]
+        return visits if shuffle is None else [shuffle.sample(visit, len(visit)) for visit in visits]
+
+    def _head(self, patient: dict) -> list[int]:
+        head = self.bos + [self.config.profile_token_id]
+        return head + self.words(profile_text(patient.get("profile"))) if self.config.use_profile else head
+
+    def _steps(self, count: int) -> list[int]:
+        """How far the position moves to each of the tokens that a visit begins with, its mark and its codes."""
+        steps = [1] * count
+        if self.shared_positions:
+            steps[2:] = [0] * len(steps[2:])
+        return steps
+
+    def _block(self, visit: dict, codes: list[int]) -> tuple[list[int], list[int], list[int]]:
+        """The tokens of a visit, the step of the position to each, and where in them its decisions lie."""
+        tokens, places = [self.visit_mark], []
+        for index in codes:
             places.append(len(tokens) - 1)
-            steps = [1] * len(tokens)
-            if shared:
-                steps[2:] = [0] * len(steps[2:])
-            tokens.append(config.eov_token_id)
-            if config.use_visit_text and visit.get("text"):
-                tokens = tokens + self.words(visit["text"])
-            steps += [1] * (len(tokens) - len(steps))
-            blocks.append((tokens, steps, places))
-        tail = [config.visit_token_id] if open_visit else []
+            tokens += self.segments[index]
+        places.append(len(tokens) - 1)
+        steps = self._steps(len(tokens))
+        tokens.append(self.eov)
+        if self.with_text and visit.get("text"):
+            tokens += self.words(visit["text"])
+        return tokens, steps + [1] * (len(tokens) - len(steps)), places
+
+    def _write(self, patient: dict, visits: list[list[int]], first_target: int, open_visit: bool) -> Timeline:
+        head = self._head(patient)
+        blocks = [self._block(visit, codes) for visit, codes in zip(patient["visits"], visits, strict=True)]
+        tail = [self.visit_mark] if open_visit else []
         first = self._first_visit_that_fits(len(head) + len(tail), [len(tokens) for tokens, _, _ in blocks])
 
         timeline = Timeline(list(head), [], [], [], [], visits, {}, dropped_visits=first)
@@ -229,55 +305,89 @@ def history_entries(visits: list[list[int]], vocabularies: list[str]) -> tuple[l
     return codes, features
 
 
-def collate_timelines(timelines: list[Timeline], pad_token_id: int, padding_side: str = "right") -> dict:
-    """Pad timelines into a batch.
+def batches_by_length(
+    rows: Iterable[int], lengths: Sequence[int], batch_size: int, batch_tokens: int | None = None
+) -> list[list[int]]:
+    """Cut rows, from the shortest to the longest, into batches with little padding.
 
-    Axes: batch `B`, tokens `S`, decisions `P`, target visits `V`, codes of a visit `M`, codes of a history `H`.
+    Args:
+        rows: what is to be cut; rows of one length stay in the order in which they come.
+        lengths: length in tokens of every row.
+        batch_size: most rows of a batch.
+        batch_tokens: most tokens of a batch when all its rows are padded to the longest; no limit without it. A row that is
+            longer is a batch of its own.
+    """
+    batches = []
+    for row in sorted(rows, key=lengths.__getitem__):
+        full = not batches or len(batches[-1]) == batch_size
+        if full or (batch_tokens is not None and lengths[row] * (len(batches[-1]) + 1) > batch_tokens):
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def collate_timelines(
+    timelines: list[Timeline], pad_token_id: int, padding_side: str = "right", packed: bool = False
+) -> dict:
+    """Put timelines into a batch: one in a row, padded, or all in one row, `packed`.
+
+    Axes: rows `B`, tokens `S`, decisions `P`, target visits (or branches) `V`, codes of a visit `M`, codes of a history `H`.
 
     Returns a `dict` of tensors, int64 unless stated:
-        `input_ids`, `attention_mask`, `position_ids` (B, S);
+        `input_ids`, `position_ids` (B, S); `attention_mask` (B, S), or (B, S, 3) with what each token sees, see
+        `attention_mera.py`, where timelines share a row or branch;
         `decision_index` (P,) positions in the flattened (B * S) sequence; `decision_visit` (P,) rows of the target visit
         tables below; `decision_given` (P,) codes of the visit that stand before the decision;
-        `visit_patient` (V,) rows of the batch; `visit_codes` (V, M) code indices as written, -1 where there is none;
+        `visit_patient` (V,) index into `timelines`; `visit_codes` (V, M) code indices as written, -1 where there is none;
         `history_codes` (V, H), -1 where there is none; `history_values` (V, H, 7) float32.
     """
-    width = max(len(timeline.input_ids) for timeline in timelines)
-    ids, mask, positions = [], [], []
+    lengths = [len(timeline.input_ids) for timeline in timelines]
+    if packed:
+        width, places = sum(lengths), [(0, left) for left in itertools.accumulate([0, *lengths[:-1]])]
+    else:
+        width = max(lengths)
+        places = [(row, width - lengths[row] if padding_side == "left" else 0) for row in range(len(lengths))]
+    ids = torch.full((places[-1][0] + 1, width), pad_token_id)
+    mask, positions = torch.zeros_like(ids), torch.zeros_like(ids)
+    sees = torch.arange(width)[:, None].repeat(len(ids), 1, 3)  # (B, S, 3): padding sees itself
     decision_index, decision_visit, decision_given = [], [], []
     visit_patient, visit_codes, histories = [], [], []
-    for row, timeline in enumerate(timelines):
-        padding = width - len(timeline.input_ids)
-        left = padding if padding_side == "left" else 0
-        ids.append([pad_token_id] * left + timeline.input_ids + [pad_token_id] * (padding - left))
-        positions.append([0] * left + timeline.positions + [0] * (padding - left))
-        mask.append([0] * left + [1] * len(timeline.input_ids) + [0] * (padding - left))
+    for patient, (timeline, (row, left)) in enumerate(zip(timelines, places, strict=True)):
+        here = slice(left, left + lengths[patient])
+        ids[row, here] = torch.tensor(timeline.input_ids)
+        positions[row, here] = torch.tensor(timeline.positions)
+        mask[row, here] = 1
+        for begin, limit, end in timeline.pieces:
+            sees[row, left + begin : left + end] = torch.tensor([left, left + limit, left + begin])
         decision_index += [row * width + left + position for position in timeline.decisions]
         decision_given += timeline.decision_given
         table_row = {}
         for visit in timeline.decision_visits:
             if visit not in table_row:
                 table_row[visit] = len(visit_patient)
-                visit_patient.append(row)
+                visit_patient.append(patient)
                 visit_codes.append(timeline.visits[visit] if visit < len(timeline.visits) else [])
                 histories.append(timeline.histories[visit])
             decision_visit.append(table_row[visit])
 
     codes_width = max([len(codes) for codes in visit_codes], default=0)
     history_width = max([len(codes) for codes, _ in histories], default=0)
+    history_codes = _padded([codes for codes, _ in histories], history_width)
     history_values = torch.zeros(len(histories), history_width, len(HISTORY_FEATURES))
-    for row, (codes, values) in enumerate(histories):
-        if codes:
-            history_values[row, : len(codes)] = torch.tensor(values)
+    values = torch.tensor(
+        [features for _, rows in histories for features in rows]
+    )  # one tensor for all: many are slow
+    history_values[history_codes >= 0] = values.reshape(-1, len(HISTORY_FEATURES))
     return {
-        "input_ids": torch.tensor(ids),
-        "attention_mask": torch.tensor(mask),
-        "position_ids": torch.tensor(positions),
+        "input_ids": ids,
+        "attention_mask": sees if packed or any(timeline.branches for timeline in timelines) else mask,
+        "position_ids": positions,
         "decision_index": torch.tensor(decision_index, dtype=torch.long),
         "decision_visit": torch.tensor(decision_visit, dtype=torch.long),
         "decision_given": torch.tensor(decision_given, dtype=torch.long),
         "visit_patient": torch.tensor(visit_patient, dtype=torch.long),
         "visit_codes": _padded(visit_codes, codes_width),
-        "history_codes": _padded([codes for codes, _ in histories], history_width),
+        "history_codes": history_codes,
         "history_values": history_values,
     }
 
@@ -349,6 +459,7 @@ __all__ = [
     "HISTORY_FEATURES",
     "Timeline",
     "TimelineEncoder",
+    "batches_by_length",
     "check_code_tokens",
     "collate_pairs",
     "collate_timelines",

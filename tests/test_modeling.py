@@ -38,6 +38,8 @@ def test_a_ranking_does_not_depend_on_the_batch(family):
         torch.testing.assert_close(other.logits, together.logits, rtol=0, atol=1e-5)
         torch.testing.assert_close(other.probabilities, together.probabilities, rtol=0, atol=1e-5)
         assert torch.equal(other.set_sizes, together.set_sizes)
+    for batch_tokens in (1, 40, 90):
+        assert torch.equal(rank(model, tokenizer, rows, batch_tokens=batch_tokens).order, together.order)
     backwards = rank(model, tokenizer, rows[::-1], batch_size=4)
     assert torch.equal(backwards.order.flip(0), together.order)
 
@@ -146,6 +148,20 @@ def test_a_ranking_that_is_not_finished_leaves_the_mode_alone(llama):
     assert model.training
 
 
+def test_a_budget_of_tokens_bounds_the_batches_of_a_ranking(llama):
+    model, tokenizer = llama
+    rows = patients(20, seed=2, fewest_visits=1)
+    lengths = [len(encoder_of(model, tokenizer).encode_history(row).input_ids) for row in rows]
+    budget = 2 * max(lengths)
+    batches = model.decisions(rows, tokenizer, batch_size=3, batch_tokens=budget)
+    seen = [(batch_rows, batch["input_ids"].shape) for batch_rows, _, batch in batches]
+    assert sorted(row for batch_rows, _ in seen for row in batch_rows) == list(range(20))
+    for batch_rows, (count, width) in seen:
+        assert count <= 3 and count * width <= budget
+        assert width == max(lengths[row] for row in batch_rows)
+    assert {count for _, (count, _) in seen} >= {2, 3}
+
+
 def test_rank_refuses_what_it_cannot_do(llama):
     model, tokenizer = llama
     rows = patients(2)
@@ -154,6 +170,8 @@ def test_rank_refuses_what_it_cannot_do(llama):
             rank(model, tokenizer, rows, top_k=value)
     with pytest.raises(ValueError, match="`batch_size` is 0"):
         rank(model, tokenizer, rows, batch_size=0)
+    with pytest.raises(ValueError, match="`batch_tokens` is 0"):
+        rank(model, tokenizer, rows, batch_tokens=0)
     with pytest.raises(ValueError, match="code ICD9CM:001.0 is not one of the 19 codes of this model"):
         rank(model, tokenizer, [{"visits": [{"codes": ["ICD9CM:001.0"]}]}])
     with pytest.raises(ValueError, match="`tokenizer` does not belong to this model"):
@@ -196,6 +214,24 @@ def test_ties_stand_in_tree_order_and_the_set_is_what_lies_above_eov():
     assert ranking.logits.tolist() == [[2.0, 2.0, 1.0, 1.0, -1.0]]
     assert ranking.set_sizes.tolist() == [2]  # a tie with EOV is not above it
     torch.testing.assert_close(ranking.probabilities, torch.tensor([[1.0, 1.0, 0.0, 0.0, -2.0]]).sigmoid())
+
+
+@pytest.mark.parametrize("depth", [0, 3])
+@pytest.mark.parametrize("values", [2, 5, 1000])
+def test_a_short_ranking_is_the_head_of_the_whole_one_with_ties_too(values, depth):
+    generator = torch.Generator().manual_seed(values)
+    logits = torch.randint(values, (300, 5), generator=generator).float()  # few values: many ties, also at the cut
+    output = MeraOutput(logits, torch.full((300,), 1.5))
+    history = tuple(tensor.expand(300, *tensor.shape[1:]) for tensor in HISTORY)
+    model = small_decider(rerank_depth=depth, calibration=[1.0, 0.5, 2.0, -1.0, 0.0, 0.0])
+    whole = model.decide(output, *history)
+    if not depth:
+        assert whole.order.tolist() == [sorted(range(5), key=lambda code: -row[code]) for row in logits.tolist()]
+    for top_k in range(1, 7):
+        short = model.decide(output, *history, top_k)
+        for name in ("order", "logits", "probabilities"):
+            assert torch.equal(getattr(short, name), getattr(whole, name)[:, :top_k])
+        assert torch.equal(short.set_sizes, whole.set_sizes)
 
 
 def test_without_calibration_the_set_holds_exactly_the_codes_above_eov():
@@ -388,7 +424,7 @@ def test_every_public_name_is_there():
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_the_code_travels_with_the_checkpoint(family, tmp_path):
     folder, ranking = save_with_code(tmp_path, family)
-    for name in ("configuration_mera.py", "modeling_mera.py", "timeline_mera.py"):
+    for name in ("attention_mera.py", "configuration_mera.py", "modeling_mera.py", "timeline_mera.py"):
         assert (folder / name).is_file()
     script = f"""
     import os, sys

@@ -10,6 +10,7 @@ from mera_hf.timeline_mera import (
     HISTORY_FEATURES,
     Timeline,
     TimelineEncoder,
+    batches_by_length,
     check_code_tokens,
     collate_timelines,
     history_entries,
@@ -258,6 +259,169 @@ def test_padding_side_and_order_of_the_batch_change_nothing(family):
     counts = [len(timeline.decisions) for timeline in timelines]
     parts = back.code_logits.split(counts[::-1])
     torch.testing.assert_close(right.code_logits, torch.cat(parts[::-1]), rtol=0, atol=1e-5)
+
+
+# -- trees ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("history_text", ["code", "code+description", "description"])
+def test_tree_by_hand(history_text):
+    model, tokenizer = tiny_mera("llama", history_text=history_text, use_profile=False, use_visit_text=True)
+    bos, profile, start, eov, code = marks(model)
+    encoder = encoder_of(model, tokenizer)
+    words = tokenizer(TEXTS[0], add_special_tokens=False)["input_ids"]
+    row = {"profile": None, "visits": [visit(3), visit(7, 2, text=TEXTS[0]), visit(9, 1)]}
+    tree = encoder.encode_tree(row, orders=2, shuffle=random.Random(5))
+    # The trunk is the timeline without the last visit
+    timeline = encoder.encode(row, 1, random.Random(5))
+    first, second = [bos, profile, start, *encoder.segments[3], eov], [start]
+    for index in timeline.visits[1]:
+        second += encoder.segments[index]
+    second += [eov, *words]
+    trunk = first + second
+    assert timeline.input_ids[: len(trunk)] == trunk
+    assert tree.input_ids[: len(trunk)] == trunk
+    # Behind it the codes alone: two orders of the second visit, two of the third
+    assert tree.visits[0] == timeline.visits[1] and tree.visits[2] == timeline.visits[2]
+    assert [sorted(codes) for codes in tree.visits] == [[2, 7], [2, 7], [1, 9], [1, 9]]
+    expected = [token for codes in tree.visits for token in (start, code + codes[0], code + codes[1])]
+    assert tree.input_ids[len(trunk) :] == expected
+    at = len(trunk)
+    assert tree.branches == [(at, len(first)), (at + 3, len(first)), (at + 6, at), (at + 9, at)]
+    one, two = list(range(len(first), len(first) + 3)), list(range(at, at + 3))
+    assert tree.positions == [*range(at), *one, *one, *two, *two]
+    assert tree.decisions == list(range(at, at + 12))
+    assert tree.decision_visits == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert tree.decision_given == [0, 1, 2] * 4
+    before = {number: history_entries(timeline.visits[:number], ["ICD9CM"] * len(CODES)) for number in (1, 2)}
+    assert tree.histories == {0: before[1], 1: before[1], 2: before[2], 3: before[2]}
+    assert tree.pieces[:2] == [(0, 0, at), (at, len(first), at + 3)]
+    assert tree.reach == at + 3
+
+
+def test_trees_of_the_first_visit_and_in_tree_order(llama):
+    model, tokenizer = llama
+    model.config.use_profile = False
+    bos, profile, start, eov, code = marks(model)
+    encoder = encoder_of(model, tokenizer)
+    tree = encoder.encode_tree({"visits": [visit(6, 5)]}, first_target=0)
+    assert tree.input_ids == [bos, profile, start, code + 5, code + 6]
+    assert (tree.branches, tree.decisions, tree.histories) == ([(2, 2)], [2, 3, 4], {0: ([], [])})
+    drawn = [encoder.encode_tree({"visits": [visit(1), visit(*range(9))]}, 1, 3, random.Random(0)) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert len({tuple(codes) for codes in drawn[0].visits}) == 3
+    assert encoder.encode_tree({"visits": [visit(1), visit(4, 2)]}).visits == [[2, 4]]
+
+
+def test_positions_of_a_tree_are_those_of_the_timeline():
+    model, tokenizer = tiny_mera("llama", positions="visit")
+    for row in patients(4, seed=6):
+        timeline, tree = encoder_of(model, tokenizer).encode(row), encoder_of(model, tokenizer).encode_tree(row)
+        assert [timeline.positions[at] for at in timeline.decisions] == [tree.positions[at] for at in tree.decisions]
+        assert [timeline.input_ids[at] for at in timeline.decisions] == [tree.input_ids[at] for at in tree.decisions]
+
+
+def test_max_length_of_a_tree_is_that_of_its_longest_way(llama):
+    model, tokenizer = llama
+    model.config.use_profile = False
+    _, _, start, eov, code = marks(model)
+    row = {"visits": [visit(1, 2), visit(3), visit(4, 5)]}  # 2 of the head, 4, 3, and 3 of the branch
+    whole = encoder_of(model, tokenizer, 12).encode_tree(row, orders=3)
+    assert (whole.reach, whole.dropped_visits, len(whole.branches)) == (12, 0, 6)
+    cut = encoder_of(model, tokenizer, 11).encode_tree(row, orders=3)
+    assert (cut.reach, cut.dropped_visits) == (8, 1)
+    assert cut.input_ids[:8] == [*whole.input_ids[:2], start, code + 3, eov, start, code + 3, start]
+    assert cut.branches[0] == (5, 2) and cut.histories[0] == whole.histories[0]
+    assert encoder_of(model, tokenizer, 4).encode_tree(row).decisions == []
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("llama", {"use_visit_text": True}),
+        ("llama", {"positions": "visit"}),
+        ("llama", {"history_text": "code+description"}),
+        ("gpt2", {"history_text": "description"}),
+        ("qwen2", {"use_profile": False}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_a_tree_equals_one_forward_per_visit_and_order(family, fields):
+    """Logits at every decision, and the gradients of a sum of them, against batches of one without a mask of pairs."""
+    model, tokenizer = tiny_mera(family, **fields)
+    encoder = encoder_of(model, tokenizer)
+    rows = patients(3, seed=4)
+    trees = [encoder.encode_tree(row, 1, 2, random.Random(number)) for number, row in enumerate(rows)]
+    keep_order = encoder_of(model, tokenizer)
+    keep_order.indices = lambda codes: [CODES.index(code) for code in codes]
+
+    def gradients(total):
+        model.zero_grad()
+        total.backward()
+        return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+    def logits(batch):
+        output = model(**{name: tensor for name, tensor in batch.items() if name in FORWARD_INPUTS})
+        return torch.cat([output.code_logits, output.eov_logits[:, None]], 1)
+
+    alone = []
+    for number, row in enumerate(rows):
+        drawn = encoder.encode(row, 1, random.Random(number)).visits  # the orders of the trunk
+        written = [
+            {"codes": [CODES[code] for code in codes], "text": visit["text"]}
+            for codes, visit in zip(drawn, row["visits"], strict=True)
+        ]
+        for branch, order in enumerate(trees[number].visits):
+            target = 1 + branch // 2
+            assert sorted(order) == sorted(drawn[target])
+            variant = keep_order.encode_history({"profile": row["profile"], "visits": written[:target]})
+            for place, code in enumerate(order):
+                step = 0 if fields.get("positions") == "visit" and place else 1
+                variant.input_ids.append(model.config.code_token_start + code)
+                variant.positions.append(variant.positions[-1] + step)
+                variant.decisions.append(len(variant.input_ids) - 1)
+            variant.decision_visits = [target] * (1 + len(order))
+            variant.decision_given = list(range(1 + len(order)))
+            alone.append(logits(collate_timelines([variant], tokenizer.pad_token_id)))
+    alone = torch.cat(alone)
+    weights = torch.randn(alone.shape, generator=torch.Generator().manual_seed(0)) / len(alone)
+    wanted = gradients((alone * weights).sum())
+    for how in ({}, {"padding_side": "left"}, {"packed": True}):
+        together = logits(collate_timelines(trees, tokenizer.pad_token_id, **how))
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+        for name, gradient in gradients((together * weights).sum()).items():
+            torch.testing.assert_close(
+                gradient, wanted[name], rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+            )
+
+
+def test_packed_tensors_by_hand():
+    long = Timeline([10, 11, 12], [0, 1, 1], [1, 2], [1, 1], [0, 1], [[4], [2]], {1: ([], [])})
+    short = Timeline([20, 21], [0, 1], [1], [1], [0], [[5, 6]], {1: ([5, 6], [[1.0] * 7] * 2)})
+    batch = collate_timelines([long, short], 9, "left", packed=True)
+    assert batch["input_ids"].tolist() == [[10, 11, 12, 20, 21]]
+    assert batch["position_ids"].tolist() == [[0, 1, 1, 0, 1]]
+    assert batch["attention_mask"].tolist() == [[[0, 0, 0]] * 3 + [[3, 3, 3]] * 2]
+    assert batch["decision_index"].tolist() == [1, 2, 4]
+    assert batch["visit_patient"].tolist() == [0, 1]
+    assert batch["visit_codes"].tolist() == [[2], [-1]]
+    assert batch["history_codes"].tolist() == [[-1, -1], [5, 6]]
+
+
+# -- batches --------------------------------------------------------------------------------------------------------
+
+
+def test_batches_by_length_by_hand():
+    lengths = [5, 2, 9, 2, 30, 5, 4]
+    assert batches_by_length(range(7), lengths, 3) == [[1, 3, 6], [0, 5, 2], [4]]
+    # 2 2 4 | 5 5 | 9 | 30: three of 5 would be 15, two of 9 would be 18, and 30 is too long for any
+    assert batches_by_length(range(7), lengths, 8, 14) == [[1, 3, 6], [0, 5], [2], [4]]
+    assert batches_by_length(range(7), lengths, 2, 14) == [[1, 3], [6, 0], [5], [2], [4]]
+    assert batches_by_length(range(7), lengths, 8, 12) == [[1, 3, 6], [0, 5], [2], [4]]
+    assert batches_by_length(range(7), lengths, 8, 1) == [[1], [3], [6], [0], [5], [2], [4]]
+    # Ties stand as they come
+    assert batches_by_length([3, 5, 1, 0], lengths, 4) == [[3, 1, 5, 0]]
+    assert batches_by_length([], lengths, 4) == []
 
 
 def test_shuffle_draws_the_order_of_every_visit(llama):

@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import cross_validate, demo, evaluate, memorize, predict, prepare, train
+from . import cross_validate, demo, evaluate, export, memorize, predict, prepare, train
 
 
 DESCRIPTION = """\
@@ -20,7 +20,8 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera memorize    teach a language model what the codes mean
   mera train       train it to rank the codes of the next visit
   mera evaluate    measure a checkpoint beside the reference rankers
-  mera predict     rank the diagnoses of one patient
+  mera predict     rank the diagnoses of one patient, or of a data set
+  mera export      a checkpoint as a plain language model, for serving engines
 
 and for cohorts too small for a test split
   mera cross-validate   measure a recipe by cross-validation over patients
@@ -32,6 +33,7 @@ VERBS = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "cross-validate": cross_validate,
 }
 

@@ -1,4 +1,4 @@
-"""`mera predict`: rank the diagnoses of one patient's next visit."""
+"""`mera predict`: rank the diagnoses of the next visit, of one patient or of a data set."""
 
 import argparse
 import json
@@ -10,19 +10,30 @@ from .checkpoint import open_checkpoint
 DESCRIPTION = """\
 Rank the diagnoses of a patient's next visit. Give the codes of the earlier visits, oldest first: codes of a visit
 separated by blanks, visits by semicolons, in any spelling (25000, 250.00). For research; not for clinical decisions.
+
+Or rank those of every patient of a data set, millions if need be: a Parquet file with a row for each patient as
+`mera prepare` writes it, a folder of such files, or a prepared folder. All visits of a row are history; a patient
+without visits is ranked from the profile alone. The rankings go to DIR/part-*.parquet (patient_id, codes,
+probabilities, set_size), and DIR/predict.json says what was done. A run that was stopped goes on with --resume, and
+several processes share the work under `torchrun` (or on GPUs `accelerate launch`).
 """
 EPILOG = """\
 examples
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --sex F --age 70
   mera predict runs/mera --visits "E11.65 I10; I50.9" --icd 10 --top-k 10 --json
+  mera predict runs/mera --dataset patients.parquet --output-dir rankings
+  torchrun --nproc-per-node 2 -m mera_hf.cli predict runs/mera --dataset data/mine --split test --output-dir rankings
 """
+# The options that one form takes and the other does not
+ONE = ("sex", "age", "race", "icd", "json")
+MANY = ("output_dir", "split", "batch_tokens", "max_length", "resume", "overwrite")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the verb `predict` to the parser of `mera`."""
     parser = subparsers.add_parser(
         "predict",
-        help="rank the diagnoses of one patient",
+        help="rank the diagnoses of one patient or of a data set",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -30,22 +41,75 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
     )
-    parser.add_argument("--visits", metavar="CODES", required=True, help='earlier visits: "250.00 401.9; 428.0"')
-    parser.add_argument("--sex", choices=("F", "M"), help="sex of the patient, if known")
-    parser.add_argument("--age", type=float, metavar="YEARS", help="age at the first visit in years, if known")
-    parser.add_argument("--race", metavar="WORD", help="race as the training data writes it, if known")
-    parser.add_argument(
+    patients = parser.add_mutually_exclusive_group(required=True)
+    patients.add_argument("--visits", metavar="CODES", help='earlier visits of one patient: "250.00 401.9; 428.0"')
+    patients.add_argument("--dataset", metavar="PATH", help="Parquet file, folder of Parquet files or prepared folder")
+    parser.add_argument("--top-k", type=int, default=20, metavar="N", help="codes to show or write (default 20)")
+    one = parser.add_argument_group("with --visits")
+    one.add_argument("--sex", choices=("F", "M"), help="sex of the patient, if known")
+    one.add_argument("--age", type=float, metavar="YEARS", help="age at the first visit in years, if known")
+    one.add_argument("--race", metavar="WORD", help="race as the training data writes it, if known")
+    one.add_argument(
         "--icd", choices=("9", "10"), help="ICD version of the codes; default: the one that the model knows"
     )
-    parser.add_argument("--top-k", type=int, default=20, metavar="N", help="codes to show (default 20)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    many = parser.add_argument_group("with --dataset")
+    many.add_argument("--output-dir", metavar="DIR", help="where the rankings go")
+    many.add_argument(
+        "--split", choices=("train", "validation", "test"), help="patients of a prepared folder (default test)"
+    )
+    many.add_argument(
+        "--batch-tokens",
+        type=int,
+        metavar="N",
+        help="tokens at a time (default 4096); on a GPU more is faster, until its memory is full",
+    )
+    many.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="longest timeline in tokens; the oldest visits of longer ones are not read",
+    )
+    many.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    many.add_argument("--overwrite", action="store_true", help="replace the rankings in the output folder")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, and print the ranking; return the exit status 0."""
+    """Predict, and print the ranking or where the rankings are; return the exit status 0."""
     if args.top_k < 1:
         raise InputError(f"`--top-k` is {args.top_k}; it must be 1 or more.")
+    _check_form(args)
+    return _run_one(args) if args.dataset is None else _run_dataset(args)
+
+
+def _check_form(args: argparse.Namespace) -> None:
+    """Refuse an option of the other form; it would be without effect."""
+    forms = {"--visits": ONE, "--dataset": MANY}
+    form = "--visits" if args.dataset is None else "--dataset"
+    for other, options in forms.items():
+        for name in options if other != form else ():
+            if getattr(args, name) not in (None, False):
+                raise InputError(f"`--{name.replace('_', '-')}` belongs to `{other}`, not to `{form}`; leave it out.")
+    if form == "--dataset" and not args.output_dir:
+        raise InputError("`--output-dir` is missing: say where the rankings go.")
+
+
+def _run_dataset(args: argparse.Namespace) -> int:
+    from ..evaluation.predicting import predict_dataset, processes
+
+    state = processes()
+    model, tokenizer = open_checkpoint(args.checkpoint)
+    options = {name: getattr(args, name) for name in MANY if getattr(args, name) is not None}
+    summary = predict_dataset(model, tokenizer, args.dataset, top_k=args.top_k, checkpoint=args.checkpoint, **options)
+    if state.is_main_process:
+        without = f", {summary['without_visits']:,} of them without visits" if summary["without_visits"] else ""
+        print(f"{summary['patients']:,} patients ranked{without}, in {summary['seconds']:,} seconds")
+        print(f"written to {args.output_dir}: predict.json and {summary['parts']:,} files part-*.parquet")
+    return 0
+
+
+def _run_one(args: argparse.Namespace) -> int:
     if args.age is not None and not 0 <= args.age <= 130:
         raise InputError(f"`--age` is {args.age:g}; give the age in years, between 0 and 130.")
     model, tokenizer = open_checkpoint(args.checkpoint)

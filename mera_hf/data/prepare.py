@@ -217,7 +217,7 @@ def prepare(
                 "seed": seed,
                 "unknown": unknown,
             },
-            raw_files=[_describe_file(path) for path in records.files],
+            raw_files=[describe_file(path) for path in records.files],
             read={
                 "patients": records.visits["patient_id"].n_unique(),
                 "visits": records.visits.height,
@@ -235,7 +235,7 @@ def prepare(
         )
         if before is not None:
             report.changes = _changes(before, report.to_dict())
-        with _whole_folder(output) as folder:
+        with whole_folder(output) as folder:
             _write(folder, report, records, tables, vocabulary)
         progress.update()
     return report
@@ -295,7 +295,8 @@ def _check_output(output: Path, data_dir, overwrite: bool) -> dict | None:
     return before
 
 
-def _describe_file(path: Path) -> dict:
+def describe_file(path: Path) -> dict:
+    """`name`, `bytes` and `sha256` of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -338,7 +339,7 @@ def check_raw_files(folder: str | os.PathLike, data_dir: str | os.PathLike | Non
     for file in report["raw_files"]:
         for path in (root, root / file["name"], root / "hosp" / file["name"]):
             if path.is_file() and path.name == file["name"]:
-                now.append(_describe_file(path))
+                now.append(describe_file(path))
                 break
     return _changes(report, report | {"raw_files": now})
 
@@ -393,7 +394,7 @@ def _fingerprint(tables: dict[str, pl.DataFrame]) -> str:
 
 
 @contextmanager
-def _whole_folder(output: Path) -> Iterator[Path]:
+def whole_folder(output: Path) -> Iterator[Path]:
     """A temporary sibling that takes the place of `output` when all is written, and leaves nothing behind if not."""
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)

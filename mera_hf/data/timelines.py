@@ -1,14 +1,14 @@
-"""Visits datasets as timelines for training: a torch dataset, a sampler by length, and the collator."""
+"""Visits datasets as timelines for training: a torch dataset, samplers by length, and the collator."""
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
-from ..timeline_mera import Timeline, TimelineEncoder, collate_pairs, collate_timelines
+from ..timeline_mera import Timeline, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
 
 
 class TimelineDataset(Dataset):
@@ -26,16 +26,29 @@ class TimelineDataset(Dataset):
         seed (`int`, *optional*, defaults to 0): of the code orders.
         prefix_share (`float`, *optional*, defaults to 1.0): share of the decisions behind the first code of a visit that
             an epoch keeps; without an epoch all are kept.
+        orders (`int`, *optional*): write histories once and behind them every visit in so many orders, see
+            [`TimelineEncoder.encode_tree`] (one order without an epoch); one sequence without it.
+
+    Attributes:
+        lengths: tokens of each timeline as an epoch has it.
+        reach: most tokens that a token sees in any of them.
 
     Raises:
         [`InputError`]: where no patient has a visit to predict, or a code is not one of the model's.
     """
 
     def __init__(
-        self, rows, encoder: TimelineEncoder, first_target: int = 1, seed: int = 0, prefix_share: float = 1.0
+        self,
+        rows,
+        encoder: TimelineEncoder,
+        first_target: int = 1,
+        seed: int = 0,
+        prefix_share: float = 1.0,
+        orders: int | None = None,
     ):
         rows = rows.to_list() if hasattr(rows, "to_list") else list(rows)
-        self.encoder, self.first_target, self.seed, self.prefix_share = encoder, first_target, seed, prefix_share
+        self.encoder, self.first_target, self.seed = encoder, first_target, seed
+        self.prefix_share, self.orders = prefix_share, orders
         self.rows = [row for row in rows if len(row["visits"]) > first_target]
         if not self.rows:
             raise InputError(
@@ -43,7 +56,7 @@ class TimelineDataset(Dataset):
                 "use a cohort with two visits or more."
             )
         try:
-            timelines = [self[row] for row in range(len(self.rows))]
+            timelines = [self[0, row] for row in range(len(self.rows))]
         except ValueError as error:
             raise InputError(f"the dataset does not fit the model: {error}") from error
         fits = [bool(timeline.decisions) for timeline in timelines]
@@ -54,18 +67,21 @@ class TimelineDataset(Dataset):
         self.rows, timelines = list(itertools.compress(self.rows, fits)), list(itertools.compress(timelines, fits))
         self.left_out = len(rows) - len(self.rows)
         self.lengths = [len(timeline.input_ids) for timeline in timelines]
+        self.reach = max(timeline.reach for timeline in timelines)
         self.dropped_visits = sum(timeline.dropped_visits for timeline in timelines)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, item: int | tuple[int, int]) -> Timeline:
-        if isinstance(item, tuple):
-            epoch, row = item
-            shuffle = random.Random(f"{self.seed}:{epoch}:{row}")
+        epoch, row = item if isinstance(item, tuple) else (None, item)
+        shuffle = None if epoch is None else random.Random(f"{self.seed}:{epoch}:{row}")
+        if self.orders is None:
             timeline = self.encoder.encode(self.rows[row], self.first_target, shuffle)
-            return self._thinned(timeline, shuffle) if self.prefix_share < 1 else timeline
-        return self.encoder.encode(self.rows[item], self.first_target)
+        else:
+            orders = 1 if shuffle is None else self.orders
+            timeline = self.encoder.encode_tree(self.rows[row], self.first_target, orders, shuffle)
+        return self._thinned(timeline, shuffle) if shuffle is not None and self.prefix_share < 1 else timeline
 
     def _thinned(self, timeline: Timeline, draw: random.Random) -> Timeline:
         kept = [given == 0 or draw.random() < self.prefix_share for given in timeline.decision_given]
@@ -96,29 +112,78 @@ class LengthSampler(Sampler):
         pool = 50 * self.batch_size
         batches = []
         for start in range(0, len(permutation), pool):
-            rows = sorted(permutation[start : start + pool], key=self.lengths.__getitem__)
-            batches += [rows[at : at + self.batch_size] for at in range(0, len(rows), self.batch_size)]
+            batches += batches_by_length(permutation[start : start + pool], self.lengths, self.batch_size)
         # A batch that is not full has to stay last, or it would shift the borders of those behind it
         full = len(batches) - (len(batches[-1]) < self.batch_size)
         for batch in torch.randperm(full, generator=generator).tolist() + list(range(full, len(batches))):
             yield from ((self.epoch, row) for row in batches[batch])
 
 
+class BudgetSampler(Sampler):
+    """Random batches of timelines of similar length within a budget of tokens. Yields lists of `(epoch, row)` for
+    [`TimelineDataset`].
+
+    Rows are sorted by length, in an order drawn from `(seed, epoch)` where lengths are equal, and cut into batches, which
+    are taken in random order. The sorted lengths are the same in every epoch, and so is the number of batches.
+
+    Args:
+        lengths (`list[int]`): tokens of each row.
+        batch_size (`int`): most rows of a batch.
+        batch_tokens (`int`): most tokens of a batch with its padding; a longer row is a batch of its own.
+        seed (`int`, *optional*, defaults to 0): of the order.
+        processes (`int`, *optional*, defaults to 1): batches are halved, the fullest first, until each process has as many
+            as the others; with too few rows for that, accelerate hands out some batches twice.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, batch_tokens: int, seed: int = 0, processes: int = 1):
+        # Not `self.batch_size`: accelerate would leave out each batch of another size
+        self.lengths, self.limits = lengths, (batch_size, batch_tokens)
+        self.seed, self.processes, self.epoch = seed, processes, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def _batches(self, rows: Iterable[int]) -> list[list[int]]:
+        batches = batches_by_length(rows, self.lengths, *self.limits)
+        while len(batches) % self.processes and len(batches) < len(self.lengths):
+            several = [at for at, rows in enumerate(batches) if len(rows) > 1]
+            at = max(several, key=lambda at: len(batches[at]) * self.lengths[batches[at][-1]])
+            middle = len(batches[at]) // 2
+            batches[at : at + 1] = [batches[at][:middle], batches[at][middle:]]
+        return batches
+
+    def __len__(self) -> int:
+        return len(self._batches(range(len(self.lengths))))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        batches = self._batches(torch.randperm(len(self.lengths), generator=generator).tolist())
+        for batch in torch.randperm(len(batches), generator=generator).tolist():
+            yield [(self.epoch, row) for row in batches[batch]]
+
+
 class TimelineCollator:
-    """Pads [`Timeline`]s into the batch of `collate_timelines`, or of `collate_pairs` for an encoder-decoder.
+    """Puts [`Timeline`]s into the batch of `collate_timelines`, or of `collate_pairs` for an encoder-decoder.
 
     Args:
         pad_token_id (`int`): token that fills a row up.
         padding_side (`str`, *optional*, defaults to `"right"`):
             `"right"` or `"left"`; changes no result. Always right for an encoder-decoder.
+        packed (`bool`, *optional*, defaults to `False`): one row for all timelines, without padding; changes no result.
         decoder_start_token_id (`int`, *optional*): of an encoder-decoder, see `MeraConfig.decoder_start_token_id`.
     """
 
-    def __init__(self, pad_token_id: int, padding_side: str = "right", decoder_start_token_id: int | None = None):
-        self.pad_token_id, self.padding_side = pad_token_id, padding_side
+    def __init__(
+        self,
+        pad_token_id: int,
+        padding_side: str = "right",
+        packed: bool = False,
+        decoder_start_token_id: int | None = None,
+    ):
+        self.pad_token_id, self.padding_side, self.packed = pad_token_id, padding_side, packed
         self.decoder_start_token_id = decoder_start_token_id
 
     def __call__(self, timelines: list[Timeline]) -> dict[str, torch.Tensor]:
         if self.decoder_start_token_id is not None:
             return collate_pairs(timelines, self.pad_token_id, self.decoder_start_token_id)
-        return collate_timelines(timelines, self.pad_token_id, self.padding_side)
+        return collate_timelines(timelines, self.pad_token_id, self.padding_side, self.packed)

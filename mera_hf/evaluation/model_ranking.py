@@ -21,6 +21,7 @@ def rank_samples(
     samples: Sequence[Sample],
     batch_size: int = 64,
     description: str | None = None,
+    batch_tokens: int | None = None,
 ) -> MeraRanking:
     """Rank all codes for each sample by `model.rank`.
 
@@ -30,12 +31,13 @@ def rank_samples(
         samples (`Sequence[Sample]`): see `prediction_samples(rows, model.config.codes)`.
         batch_size (`int`, defaults to 64): samples in a forward pass.
         description (`str`, *optional*): title of a progress bar on standard error; none without it.
+        batch_tokens (`int`, *optional*): tokens in a forward pass, padding among them; no limit without it.
     """
     from tqdm import tqdm
 
     progress = None if description is None else lambda batches: tqdm(batches, desc=description, unit="batch")
     patients = model_patients(samples, model.config.codes)
-    return model.rank(patients, tokenizer, batch_size=batch_size, progress=progress)
+    return model.rank(patients, tokenizer, batch_size=batch_size, progress=progress, batch_tokens=batch_tokens)
 
 
 def model_patients(samples: Sequence[Sample], codes: Sequence[str]) -> list[dict]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,33 +12,56 @@ from ..errors import InputError
 
 SPACE = "space"  # level 0: all codes of the candidate space
 _LONGEST_SEGMENT = 64  # codes; longer runs are cut, so that reductions over segments have rows to share among threads
+_CODES_OF_A_VISIT = 16  # about so many true codes look at their group in a fine level
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Whole segments that lie together.
+
+    Attributes:
+        codes (`slice`): their codes.
+        segments (`slice`): the segments.
+        lengths (`Tensor`, int64): number of codes of each.
+        segment_of (`Tensor`, int64): for each code its segment, counted from the first of the tile.
+    """
+
+    codes: slice
+    segments: slice
+    lengths: Tensor
+    segment_of: Tensor
 
 
 class Hierarchy:
     """
     Levels of the tree over codes in depth-first order.
 
-    Every group of every level is a contiguous range of codes. The finest partition that no level cuts consists of
-    *segments*: whatever is summed over a group is summed over segments first, and each coarser level is summed from the
-    finer one, so that one pass alone is as long as the list of codes.
+    Every group of every level is a contiguous range of codes. At coarse levels, groups are summed up whole: the finest
+    partition that no coarse level cuts consists of *segments*; whatever is summed over a group is summed over segments
+    first, and each coarser level from the finer one, so that one pass alone is as long as the list of codes. At fine
+    levels, groups are many and small, and it is cheaper to look up the few groups of the true codes.
 
     Args:
         level_groups (`dict[str, list[int]]`): for each level, coarsest first, the group of every code; -1 without one.
-        levels (`list[str]`, *optional*): levels to keep, [`SPACE`] among them or not; all without it.
         num_codes (`int`): number of codes `C`.
-        singletons (`bool`, *optional*, defaults to `False`): whether groups of one code are groups. For a contrast within
-            groups they are not: such a code has no rival. For a contrast between groups they are.
+        levels (`list[str]`, *optional*): levels to keep, [`SPACE`] among them or not; all without it.
+        contrast_groups (`bool`, *optional*, defaults to `False`): whether groups are contrasted with groups, so that all
+            are needed. Within a group, a code that is alone has no rival and needs no group.
 
     Attributes:
-        levels: names of the levels, coarsest first, without [`SPACE`].
+        levels: names of the levels that have groups, coarsest first, without [`SPACE`].
         has_space: whether the whole space is a level.
+        coarse: those of `levels` whose groups are summed up whole.
         lengths (`Tensor` of shape `(S,)`, int64): number of codes of each segment.
         segment_of (`Tensor` of shape `(C,)`, int64): the segment of each code.
-        run_of_code (`dict[str, Tensor]`): for each level, the run that is the group of each code, -1 without one, and -1
-            for the spare entry behind the codes and EOV, which stands for padding: shape `(C + 2,)`, int64.
-        run_of_finer (`dict[str, Tensor]`): for each level, the run of every run of the next finer level (of every segment at
-            the finest): int64.
-        runs (`dict[str, int]`): number of runs of each level.
+        runs (`dict[str, int]`): number of runs of each coarse level: its groups, and what lies between them.
+        run_of_finer (`dict[str, Tensor]`): for each coarse level, the run of every run of the next finer one (of every
+            segment at the finest): int64.
+        run_of_code (`dict[str, Tensor]`): for each coarse level, the run that is the group of each code, -1 without one.
+        first (`dict[str, Tensor]`), size (`dict[str, Tensor]`): for each fine level, the first code of the group of each
+            code, and the number of its codes, 0 without one. These and `run_of_code` are int64 of shape `(C + 2,)`: codes,
+            EOV, and the spare entry that stands for padding.
+        largest (`dict[str, int]`): number of codes of the largest group of each fine level.
 
     Raises:
         [`InputError`]: for a level that the codes do not have, or a group that is not a contiguous range.
@@ -47,59 +72,98 @@ class Hierarchy:
         level_groups: dict[str, list[int]],
         num_codes: int,
         levels: list[str] | None = None,
-        singletons: bool = False,
+        contrast_groups: bool = False,
     ):
         unknown = [name for name in levels or () if name != SPACE and name not in level_groups]
         if unknown:
             known = ", ".join([SPACE, *level_groups])
             raise InputError(f"`levels` names {unknown[0]!r}; the codes of this model have {known}.")
         self.num_codes, self.has_space = num_codes, levels is None or SPACE in levels
-        self.levels = [name for name in level_groups if levels is None or name in levels]
+        self.levels, self.coarse = [], []
+        self.runs, self.run_of_finer, self.run_of_code = {}, {}, {}
+        self.first, self.size, self.largest = {}, {}, {}
 
         starts = torch.zeros(num_codes, dtype=torch.bool)  # where a run of codes with the same groups begins
         starts[:1] = True
         boundaries = {}
-        self.run_of_code, self.run_of_finer, self.runs = {}, {}, {}
-        for level in self.levels:
-            groups = _without_singletons(level_groups[level]) if not singletons else torch.tensor(level_groups[level])
-            starts = starts.clone()
-            starts[1:] |= groups[1:] != groups[:-1]
-            boundaries[level] = starts
-            runs = starts.cumsum(0) - 1
-            _check_contiguous(level, groups, runs)
+        for level in level_groups:
+            if levels is not None and level not in levels:
+                continue
+            groups = torch.tensor(level_groups[level])
+            sizes = _sizes(groups)  # (C,)
+            if not contrast_groups:
+                groups = torch.where(sizes > 1, groups, -1)
+            inside = groups >= 0
+            if not inside.any():
+                continue
+            self.levels.append(level)
+            cuts = starts.clone()
+            cuts[1:] |= groups[1:] != groups[:-1]
+            runs = cuts.cumsum(0) - 1
+            if len(runs[inside].unique()) != len(groups[inside].unique()):
+                raise InputError(
+                    f"the groups of level {level!r} are not contiguous ranges of codes; codes have to stand in the "
+                    "depth-first order of the tree, as `add_code_tokens` puts them."
+                )
+            if not contrast_groups and _CODES_OF_A_VISIT * sizes.max() < runs[-1]:
+                self.largest[level] = int(sizes.max())
+                begins = cuts.nonzero()[:, 0][runs]
+                self.first[level] = _with_spare(torch.where(inside, begins, 0), 0)
+                self.size[level] = _with_spare(torch.where(inside, sizes, 0), 0)
+                continue
+            self.coarse.append(level)
+            starts = boundaries[level] = cuts
             self.runs[level] = int(runs[-1]) + 1
-            spare = torch.full((2,), -1)
-            self.run_of_code[level] = torch.cat([torch.where(groups < 0, -1, runs), spare])
+            self.run_of_code[level] = _with_spare(torch.where(inside, runs, -1), -1)
         self.lengths = _cut(starts)
         self.segment_of = torch.repeat_interleave(torch.arange(len(self.lengths)), self.lengths)
         finer = torch.zeros(num_codes, dtype=torch.bool)
         finer[self.lengths.cumsum(0) - self.lengths] = True
-        for level in reversed(self.levels):
+        for level in reversed(self.coarse):
             runs = boundaries[level].cumsum(0) - 1
             self.run_of_finer[level] = runs[finer]
             finer = boundaries[level]
+        self._tiles: dict[int, list[Tile]] = {}
+
+    def tiles(self, most: int) -> list[Tile]:
+        """The codes in tiles of `most` at the most, where no single segment is longer."""
+        if most not in self._tiles:
+            tiles, ends = [], self.lengths.cumsum(0).tolist()
+            first = begin = 0
+            for segment, end in enumerate(ends, start=1):
+                if segment == len(ends) or ends[segment] - begin > most:
+                    tiles.append(self._tile(slice(begin, end), slice(first, segment)))
+                    first, begin = segment, end
+            self._tiles[most] = tiles
+        return self._tiles[most]
+
+    def _tile(self, codes: slice, segments: slice) -> Tile:
+        return Tile(codes, segments, self.lengths[segments], self.segment_of[codes] - segments.start)
+
+    def rivals(self, level: str, codes: Tensor) -> Tensor:
+        """The codes of the group of each code at a fine level, `(M, P)` -> `(L, M, P)`; `C + 1` is padding."""
+        number = torch.arange(self.largest[level], device=codes.device)[:, None, None]
+        return torch.where(number < self.size[level][codes], self.first[level][codes] + number, self.num_codes + 1)
 
     def to(self, device) -> Hierarchy:
         """Move the tensors to a device, in place."""
+        if self.lengths.device == torch.device(device):
+            return self
+        self._tiles = {}
         self.lengths, self.segment_of = self.lengths.to(device), self.segment_of.to(device)
-        for tensors in (self.run_of_code, self.run_of_finer):
+        for tensors in (self.run_of_code, self.run_of_finer, self.first, self.size):
             tensors.update({level: tensor.to(device) for level, tensor in tensors.items()})
         return self
 
 
-def _without_singletons(groups: list[int]) -> Tensor:
-    groups = torch.tensor(groups)
-    counts = torch.bincount(groups.clamp(min=0))
-    return torch.where((groups >= 0) & (counts[groups.clamp(min=0)] > 1), groups, -1)
+def _sizes(groups: Tensor) -> Tensor:
+    """Number of codes in the group of each code; 0 without one."""
+    inside = groups.clamp(min=0)
+    return torch.where(groups < 0, 0, torch.bincount(groups[groups >= 0], minlength=int(inside.max()) + 1)[inside])
 
 
-def _check_contiguous(level: str, groups: Tensor, runs: Tensor) -> None:
-    inside = groups >= 0
-    if len(runs[inside].unique()) != len(groups[inside].unique()):
-        raise InputError(
-            f"the groups of level {level!r} are not contiguous ranges of codes; codes have to stand in the depth-first "
-            "order of the tree, as `add_code_tokens` puts them."
-        )
+def _with_spare(of_code: Tensor, value: int) -> Tensor:
+    return torch.cat([of_code, torch.full((2,), value)])
 
 
 def _cut(starts: Tensor) -> Tensor:

@@ -84,14 +84,48 @@ class Pools:
     Attributes:
         true (`Tensor` of shape `(M, P)`): logits s of the codes of the visit; anything where there is none.
         eov (`Tensor` of shape `(P,)`): EOV logits e.
-        segments (`Tensor` of shape `(S, P)`): log sum exp(s_n / tau) over the false codes n of each segment; -inf for none.
+        rivals (`dict[str, Tensor]`): for each level, log sum exp(s_n / tau) over N_l(c) for each code c of the visit,
+            `(M, P)`, and over N for the whole space, `(P,)`; -inf for none.
+        runs (`dict[str, Tensor]`): log sum exp(s_n / tau) over the false codes n of each run of each coarse level, `(R, P)`.
         false (`Tensor` of shape `(P,)`): log sum exp(s_n) over all false codes n; -inf for none.
     """
 
     true: Tensor
     eov: Tensor
-    segments: Tensor
+    rivals: dict[str, Tensor]
+    runs: dict[str, Tensor]
     false: Tensor
+
+    @classmethod
+    def reduce(
+        cls,
+        true: Tensor,
+        eov: Tensor,
+        segments: list[Tensor],
+        rivals: list[Tensor],
+        targets: DecisionTargets,
+        hierarchy: Hierarchy,
+        tau: float,
+    ) -> "Pools":
+        """Pools from what is read of the logits.
+
+        Args:
+            true, eov: as above.
+            segments: log sum exp over the false codes of each segment, `(S, P)`, of s / tau, and of s if tau is not 1.
+            rivals: for each fine level, the logits s of `Hierarchy.rivals` of each code, `(L, M, P)`, -inf where not false.
+            targets: see [`DecisionTargets`].
+            hierarchy: levels of the tree.
+            tau: temperature.
+        """
+        runs, space = _reduce_runs(segments[0], hierarchy)
+        false = space if len(segments) == 1 else _reduce_runs(segments[1], hierarchy)[1]
+        pools = {SPACE: space}
+        for level, values in runs.items():
+            own = hierarchy.run_of_code[level][targets.codes]  # (M, P)
+            pools[level] = values.gather(0, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
+        for level, values in zip(hierarchy.largest, rivals, strict=True):
+            pools[level] = logsumexp(values / tau)
+        return cls(true, eov, pools, runs, false)
 
     @classmethod
     def from_logits(cls, logits: Tensor, targets: DecisionTargets, hierarchy: Hierarchy, tau: float) -> "Pools":
@@ -103,10 +137,32 @@ class Pools:
             hierarchy: segments of the tree.
             tau: temperature.
         """
-        logits = torch.nn.functional.pad(logits.T, (0, 0, 0, 1))  # (C + 2, P)
-        false = logits.scatter(0, targets.codes, -torch.inf)[: hierarchy.num_codes]
-        segments = segment_logsumexp(false / tau, hierarchy.segment_of, len(hierarchy.lengths))
-        return cls(logits.gather(0, targets.codes), logits[-2], segments, logsumexp(false))
+        logits = torch.nn.functional.pad(logits.T, (0, 0, 0, 1), value=-torch.inf)  # (C + 2, P)
+        false = logits.scatter(0, targets.codes, -torch.inf)
+        count = len(hierarchy.lengths)
+        segments = [
+            segment_logsumexp(false[: hierarchy.num_codes] / at, hierarchy.segment_of, count)
+            for at in temperatures(tau)
+        ]
+        places = [hierarchy.rivals(level, targets.codes) for level in hierarchy.largest]
+        rivals = [false.gather(0, place.flatten(0, 1)).view(place.shape) for place in places]
+        true = logits.gather(0, targets.codes).masked_fill(targets.codes > hierarchy.num_codes, 0.0)
+        return cls.reduce(true, logits[-2], segments, rivals, targets, hierarchy, tau)
+
+
+def temperatures(tau: float) -> tuple[float, ...]:
+    """Of the contrast, and of EOV, which is compared with the logits as they are."""
+    return (1.0,) if tau == 1.0 else (tau, 1.0)
+
+
+def _reduce_runs(segments: Tensor, hierarchy: Hierarchy) -> tuple[dict[str, Tensor], Tensor]:
+    """Log-sum-exp over the runs of every coarse level, `(R, P)` each, and over the whole space, `(P,)`."""
+    runs, finer = {}, segments
+    for level in reversed(hierarchy.coarse):
+        if hierarchy.runs[level] < len(finer):
+            finer = segment_logsumexp(finer, hierarchy.run_of_finer[level], hierarchy.runs[level])
+        runs[level] = finer
+    return runs, logsumexp(finer)
 
 
 def contrastive_loss(
@@ -129,16 +185,12 @@ def contrastive_loss(
     """
     positives = pools.true / tau  # (M, P)
     total, total_weight = torch.zeros_like(positives), torch.zeros_like(positives)
-    for level, runs in level_pools(pools.segments, hierarchy).items():
-        if level == SPACE:
-            pool = runs.expand_as(positives)  # (M, P)
-        else:
-            own = hierarchy.run_of_code[level][targets.codes]  # (M, P)
-            pool = runs.gather(0, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
+    for level in [SPACE] * hierarchy.has_space + hierarchy.levels:
+        pool = pools.rivals[level].expand_as(positives)  # (M, P)
         weight = weights.get(level, 1.0) * (targets.true & (pool > -torch.inf))
         if level == SPACE and softmax:
             mine = logsumexp(positives.masked_fill(~targets.true, -torch.inf))  # (P,)
-            everyone = logsumexp(torch.stack([runs, mine]))  # (P,)
+            everyone = logsumexp(torch.stack([pools.rivals[SPACE], mine]))  # (P,)
             term = torch.where(weight > 0, everyone - positives, 0.0)
         else:
             # -log(exp(s_c) / (exp(s_c) + exp(pool))) = softplus(pool - s_c)
@@ -170,9 +222,8 @@ def group_loss(pools: Pools, targets: DecisionTargets, hierarchy: Hierarchy, tau
     """InfoNCE of the true groups against the other groups of their level, L_G of each decision, shape `(P,)`."""
     positives = (pools.true / tau).masked_fill(~targets.true, -torch.inf)  # (M, P)
     total, count = torch.zeros_like(pools.eov), torch.zeros_like(pools.eov)
-    for level, runs in level_pools(pools.segments, hierarchy).items():
-        if level == SPACE:
-            continue
+    for level in hierarchy.levels:
+        runs = pools.runs[level]  # (R, P)
         own = hierarchy.run_of_code[level][targets.codes]  # (M, P)
         belongs = targets.true & (own >= 0)
         slot = torch.where(belongs, own, len(runs))  # the spare group takes the rest
@@ -185,7 +236,7 @@ def group_loss(pools: Pools, targets: DecisionTargets, hierarchy: Hierarchy, tau
         # S_g of each true group, read at each of its true codes: false codes of the run, and the true ones of the group
         same = belongs[:, None] & (slot[:, None] == slot[None])  # (M, M, P): code i, code j of the same group
         own_true = logsumexp(positives[None].expand(same.shape).masked_fill(~same, -torch.inf).transpose(0, 1))
-        score = logsumexp(torch.stack([runs.gather(0, own.clamp(min=0)), own_true]))  # (M, P)
+        score = logsumexp(torch.stack([pools.rivals[level], own_true]))  # (M, P)
         use = belongs & (others > -torch.inf)
         terms = use * _softplus(torch.where(use, others - torch.where(use, score, 0.0), 0.0))
         members = same.sum(1)  # (M, P): a group with m true codes is read m times
@@ -193,16 +244,6 @@ def group_loss(pools: Pools, targets: DecisionTargets, hierarchy: Hierarchy, tau
         total = total + (terms / members.clamp(min=1)).sum(0) / groups.clamp(min=1)
         count = count + (groups > 0)
     return total / count.clamp(min=1)
-
-
-def level_pools(segments: Tensor, hierarchy: Hierarchy) -> dict[str, Tensor]:
-    """Log-sum-exp over the runs of every level, `(R, P)` each, from segments `(S, P)`; `(P,)` for the whole space."""
-    pools, finer = {}, segments
-    for level in reversed(hierarchy.levels):
-        finer = pools[level] = segment_logsumexp(finer, hierarchy.run_of_finer[level], hierarchy.runs[level])
-    if hierarchy.has_space:
-        pools[SPACE] = logsumexp(finer)
-    return pools
 
 
 class _SegmentLogSumExp(torch.autograd.Function):
@@ -213,16 +254,17 @@ class _SegmentLogSumExp(torch.autograd.Function):
         index = segment_of[:, None].expand_as(values)
         top = values.new_full((count, values.shape[1]), -torch.inf).scatter_reduce_(0, index, values, "amax")
         top.masked_fill_(top == -torch.inf, 0.0)
-        total = torch.zeros_like(top).index_add_(0, segment_of, (values - top[segment_of]).exp_())
-        result = total.log_().add_(top)  # log 0 = -inf: an empty segment
-        ctx.save_for_backward(values, segment_of, result)
-        return result
+        powers = (values - top.index_select(0, segment_of)).exp_()
+        total = torch.zeros_like(top).index_add_(0, segment_of, powers)
+        ctx.save_for_backward(values, segment_of, top, total)
+        return total.log() + top  # log 0 = -inf: an empty segment
 
     @staticmethod
     def backward(ctx, grad):
-        values, segment_of, result = ctx.saved_tensors
-        safe = result.masked_fill(result == -torch.inf, 0.0)
-        return (values - safe[segment_of]).exp_().mul_(grad[segment_of]), None, None
+        values, segment_of, top, total = ctx.saved_tensors
+        share = grad / total.masked_fill(total == 0, 1.0)
+        powers = (values - top.index_select(0, segment_of)).exp_()
+        return powers.mul_(share.index_select(0, segment_of)), None, None
 
 
 def segment_logsumexp(values: Tensor, segment_of: Tensor, count: int) -> Tensor:

@@ -10,6 +10,9 @@ from .hierarchy import SPACE
 from .losses import EOV_LOSSES
 
 
+LAYOUTS = ("timeline", "tree")
+
+
 def half_precision_by_default(config: _BaseConfig) -> None:
     """TRL trains in bfloat16 unless told otherwise; a machine without a GPU that can do so trains in float32."""
     if config.bf16 is None:
@@ -60,7 +63,20 @@ class MeraTrainerConfig(_BaseConfig):
         head_learning_rate (`float`, *optional*):
             Learning rate of code bias and history term; `learning_rate` without it.
         max_length (`int`, *optional*):
-            Longest timeline in tokens; the oldest visits are left out until it fits.
+            Longest timeline in tokens; the oldest visits are left out until it fits. In a tree, the longest way from the
+            start to the end of a branch.
+        layout (`str`, *optional*, defaults to `"timeline"`):
+            How a patient is written in training: `timeline`, every visit once, history of the visits behind it, or `tree`,
+            the history once, as `history_text` has it, and behind it the codes to predict alone, in `orders` orders. For
+            histories with descriptions and for several orders at little cost; ranking is the same.
+        orders (`int`, *optional*, defaults to `1`):
+            Orders of the codes of each visit in a `tree`, drawn afresh each epoch. They share the weight of the visit.
+        max_batch_tokens (`int`, *optional*):
+            Most tokens of a batch with its padding, beside `per_device_train_batch_size` patients: timelines of similar
+            length make a batch. A step weighs its patients alike, and may have fewer of them than another.
+        packing (`bool`, *optional*, defaults to `False`):
+            Whether the timelines of a batch stand in one row without padding, for flash attention and flex attention;
+            other implementations compute all pairs of tokens of the row. Needs `max_batch_tokens`.
     """
 
     gradient_checkpointing: bool | None = field(
@@ -137,7 +153,36 @@ class MeraTrainerConfig(_BaseConfig):
     )
     max_length: int | None = field(
         default=None,
-        metadata={"help": "Longest timeline in tokens; the oldest visits are left out until it fits."},
+        metadata={
+            "help": "Longest timeline in tokens; the oldest visits are left out until it fits. In a tree, the longest way "
+            "from the start to the end of a branch."
+        },
+    )
+    layout: str = field(
+        default="timeline",
+        metadata={
+            "help": "How a patient is written in training: `timeline`, every visit once, history of the visits behind it, "
+            "or `tree`, the history once, as `history_text` has it, and behind it the codes to predict alone, in `orders` "
+            "orders."
+        },
+    )
+    orders: int = field(
+        default=1,
+        metadata={"help": "Orders of the codes of each visit in a `tree`, drawn afresh each epoch."},
+    )
+    max_batch_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most tokens of a batch with its padding, beside `per_device_train_batch_size` patients: timelines of "
+            "similar length make a batch."
+        },
+    )
+    packing: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether the timelines of a batch stand in one row without padding, for flash attention and flex "
+            "attention. Needs `max_batch_tokens`."
+        },
     )
 
     _VALID_DICT_FIELDS = _BaseConfig._VALID_DICT_FIELDS + ["level_weights"]
@@ -147,6 +192,14 @@ class MeraTrainerConfig(_BaseConfig):
         super().__post_init__()
         if self.eov_loss not in EOV_LOSSES:
             raise InputError(f"`eov_loss` is {self.eov_loss!r}; choose one of {', '.join(EOV_LOSSES)}.")
+        if self.layout not in LAYOUTS:
+            raise InputError(f"`layout` is {self.layout!r}; choose one of {', '.join(LAYOUTS)}.")
+        if self.orders < 1 or (self.orders > 1 and self.layout != "tree"):
+            raise InputError(f"`orders` is {self.orders}; it is 1 or more, and 1 unless `layout` is tree.")
+        if self.max_batch_tokens is not None and self.max_batch_tokens < 1:
+            raise InputError(f"`max_batch_tokens` is {self.max_batch_tokens}; it must be 1 or more.")
+        if self.packing and self.max_batch_tokens is None:
+            raise InputError("`packing` needs `max_batch_tokens`: how many tokens may stand in a row.")
         if self.tau <= 0:
             raise InputError(f"`tau` is {self.tau}; a temperature is above 0.")
         weights = {name: getattr(self, name) for name in ("contrastive_weight", "confidence_weight", "group_weight")}

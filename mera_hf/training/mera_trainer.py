@@ -4,16 +4,17 @@ import textwrap
 from collections import defaultdict
 
 import torch
-from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch.utils.data import DataLoader, Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging
 from trl.trainer.base_trainer import _BaseTrainer
 
-from ..data.timelines import LengthSampler, TimelineCollator, TimelineDataset
+from ..attention_mera import check_attention
+from ..data.timelines import BudgetSampler, LengthSampler, TimelineCollator, TimelineDataset
 from ..errors import InputError
 from ..modeling_mera import FORWARD_INPUTS, MeraOutput, Readout
 from ..timeline_mera import TimelineEncoder, check_code_tokens
-from .fused_loss import fused_loss
+from .fused_loss import FusedLoss
 from .head_start import start_ranking_head
 from .hierarchy import SPACE, Hierarchy
 from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss, group_loss
@@ -57,7 +58,8 @@ class MeraTrainer(_BaseTrainer):
 
     Raises:
         [`InputError`]: for a model without code tokens, a foreign tokenizer, a code that the model does not know, a level
-            that the tree does not have, or a dataset without a visit to predict.
+            that the tree does not have, a dataset without a visit to predict, or an attention implementation that cannot
+            do what `layout` and `packing` ask.
     """
 
     loss_is_scaled_for_ga = (
@@ -89,16 +91,25 @@ class MeraTrainer(_BaseTrainer):
             raise InputError(str(error)) from error
         self.encoder = TimelineEncoder(config, processing_class, args.max_length)
         self.hierarchy = Hierarchy(
-            config.level_groups, config.num_codes, args.levels, singletons=args.group_weight > 0
+            config.level_groups, config.num_codes, args.levels, contrast_groups=args.group_weight > 0
         )
+        self.fused_loss = FusedLoss(self.hierarchy, self._losses, args.tau)
         levels = [SPACE] * self.hierarchy.has_space + self.hierarchy.levels
         unknown = set(args.level_weights or {}) - set(levels)
         if unknown:
             raise InputError(f"`level_weights` names {sorted(unknown)[0]!r}, which is not one of {', '.join(levels)}.")
 
         first_target = 0 if args.predict_first_visit else 1
+        self.orders = args.orders if args.layout == "tree" else None
+        if config.is_encoder_decoder and (self.orders or args.max_batch_tokens):
+            raise InputError(
+                "`layout: tree`, `packing` and `max_batch_tokens` are for decoders alone; an encoder-decoder takes a row for "
+                "each visit, `per_device_train_batch_size` patients at a time."
+            )
         if train_dataset is not None:
-            train_dataset = TimelineDataset(train_dataset, self.encoder, first_target, args.seed, args.prefix_share)
+            train_dataset = TimelineDataset(
+                train_dataset, self.encoder, first_target, args.seed, args.prefix_share, self.orders
+            )
             if train_dataset.left_out or train_dataset.dropped_visits:
                 logger.warning(
                     f"{train_dataset.left_out} patients have no visit to predict and are left out; "
@@ -106,6 +117,11 @@ class MeraTrainer(_BaseTrainer):
                     "term alone."
                 )
             base = _base_model(model)
+            if args.packing or self.orders:
+                self._check_attention(base, args, train_dataset.reach)
+            if args.max_batch_tokens and max(train_dataset.lengths) > args.max_batch_tokens:
+                count = sum(length > args.max_batch_tokens for length in train_dataset.lengths)
+                logger.warning(f"{count} timelines are longer than `max_batch_tokens` and are batches of their own.")
             if args.start_head and not base.ranking_head.is_trained:
                 start_ranking_head(base.ranking_head, train_dataset, config)
                 if args.zero_readout:
@@ -126,7 +142,9 @@ class MeraTrainer(_BaseTrainer):
             model=model,
             args=args,
             data_collator=TimelineCollator(
-                processing_class.pad_token_id or 0, processing_class.padding_side, config.decoder_start_token_id
+                processing_class.pad_token_id or 0,
+                processing_class.padding_side,
+                decoder_start_token_id=config.decoder_start_token_id,
             ),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -137,6 +155,7 @@ class MeraTrainer(_BaseTrainer):
         self.moving_average = None if args.ema_decay is None else MovingAverage(args.ema_decay)
         if self.moving_average is not None:
             self.add_callback(self.moving_average)
+        self.add_callback(_EpochOfSampler(self))
         self.label_names = ["labels"]  # evaluation goes through `prediction_step` below with its loss
         self._parts = {"train": [], "eval": []}
         if hasattr(model, "add_model_tags"):
@@ -158,7 +177,35 @@ class MeraTrainer(_BaseTrainer):
     def _to_evaluate(self, rows):
         """Rows of a visits dataset as timelines; what the Trainer hands on by name or a second time stays as it is."""
         done = rows is None or isinstance(rows, (str, TimelineDataset))
-        return rows if done else TimelineDataset(rows, self.encoder)
+        return rows if done else TimelineDataset(rows, self.encoder, orders=self.orders)
+
+    @staticmethod
+    def _check_attention(base, args: MeraTrainerConfig, reach: int) -> None:
+        decoder = base.language_model.base_model
+        if decoder.config._attn_implementation == "flex_attention" and args.device.type == "cpu":
+            raise InputError("flex_attention has no backward pass on CPUs; set `attn_implementation` to sdpa.")
+        try:
+            check_attention(decoder, reach, branches=args.layout == "tree")
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    def get_train_dataloader(self) -> DataLoader:
+        args, dataset = self.args, self.train_dataset
+        if dataset is None or args.max_batch_tokens is None:
+            return super().get_train_dataloader()
+        limits = (self._train_batch_size, args.max_batch_tokens)
+        self.sampler = BudgetSampler(dataset.lengths, *limits, args.seed, self.accelerator.num_processes)
+        padding = (self.data_collator.pad_token_id, self.data_collator.padding_side)
+        loader = DataLoader(
+            dataset,
+            batch_sampler=self.sampler,
+            collate_fn=TimelineCollator(*padding, packed=True) if args.packing else self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        return self.accelerator.prepare(loader)
 
     def get_eval_dataloader(self, eval_dataset=None):
         return super().get_eval_dataloader(self._to_evaluate(eval_dataset))
@@ -168,7 +215,8 @@ class MeraTrainer(_BaseTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthSampler(dataset.lengths, self._train_batch_size, self.args.seed)
+        self.sampler = LengthSampler(dataset.lengths, self._train_batch_size, self.args.seed)
+        return self.sampler
 
     def create_optimizer(self, model=None):
         """The ranking head has a learning rate of its own and no weight decay: it starts from a fit, and zero is not a
@@ -203,6 +251,11 @@ class MeraTrainer(_BaseTrainer):
         patients = torch.tensor(sum(_patients(batch) for batch in batch_samples), device=device)
         return self.accelerator.gather(patients).sum() if self.args.world_size > 1 else patients
 
+    def _track_num_input_tokens(self, inputs):
+        # What each token sees is not a mask whose sum counts tokens; without one, the Trainer counts what is no padding
+        mask = inputs["attention_mask"]
+        super()._track_num_input_tokens(inputs if mask.ndim == 2 else {"input_ids": inputs["input_ids"]})
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # Gradients are averaged over processes, and the loss is to be summed over them
         share = 1 / _patients(inputs) if num_items_in_batch is None else self.args.world_size / num_items_in_batch
@@ -229,23 +282,23 @@ class MeraTrainer(_BaseTrainer):
             batch (`dict`): what `collate_timelines` returns.
 
         Returns:
-            `Tensor` of shape `(parts,)`; they are to be minimised together, see [`fused_loss`].
+            `Tensor` of shape `(parts,)`; they are to be minimised together, see [`FusedLoss`].
         """
-        args, weights = self.args, self._weights()
         hierarchy = self.hierarchy.to(readout.hidden.device)
+        targets = DecisionTargets.from_batch(batch, hierarchy.num_codes, self.args.first_weight)
+        return self.fused_loss(readout, targets)
 
-        def parts(pools: Pools, targets: DecisionTargets) -> torch.Tensor:
-            part = {
-                "contrastive": lambda: contrastive_loss(
-                    pools, targets, hierarchy, args.level_weights or {}, args.tau, args.softmax
-                ),
-                "confidence": lambda: confidence_loss(pools, targets, args.eov_loss),
-                "group": lambda: group_loss(pools, targets, hierarchy, args.tau),
-            }
-            return torch.stack([weight * part[name]() for name, weight in weights.items()])  # (parts, p)
-
-        targets = DecisionTargets.from_batch(batch, hierarchy.num_codes, args.first_weight)
-        return fused_loss(readout, targets, hierarchy, parts, args.tau)
+    def _losses(self, pools: Pools, targets: DecisionTargets) -> torch.Tensor:
+        """The weighted parts at a chunk of decisions, `(parts, p)`."""
+        args, hierarchy = self.args, self.hierarchy
+        part = {
+            "contrastive": lambda: contrastive_loss(
+                pools, targets, hierarchy, args.level_weights or {}, args.tau, args.softmax
+            ),
+            "confidence": lambda: confidence_loss(pools, targets, args.eov_loss),
+            "group": lambda: group_loss(pools, targets, hierarchy, args.tau),
+        }
+        return torch.stack([weight * part[name]() for name, weight in self._weights().items()])
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Loss over all visits, and the ranking for the last visit of each patient."""
@@ -287,6 +340,16 @@ class MeraTrainer(_BaseTrainer):
                 **{f"{prefix}loss_{name}": x for name, x in zip(self._weights(), mean.tolist(), strict=True)},
             }
         super().log(logs, start_time)
+
+
+class _EpochOfSampler(TrainerCallback):
+    """Tells the sampler its epoch: where a training resumes amid an epoch in several processes, no one else reaches it."""
+
+    def __init__(self, trainer: MeraTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.sampler.set_epoch(int(state.epoch))
 
 
 def _patients(batch: dict) -> int:

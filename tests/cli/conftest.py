@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cohort import write_visits
 from command import memorize, succeed, train
@@ -34,3 +36,22 @@ def work(tmp_path_factory):
 def small(work):
     """The folder of the small visits table: `dataset`, `memorized`, `model`."""
     return work("visits_csv")[0]
+
+
+@pytest.fixture(scope="session")
+def patient_files(small, tmp_path_factory):
+    """The patients of the small data set in five files, and so in five shards."""
+    folder = tmp_path_factory.mktemp("files")
+    names = ("train", "validation", "test")
+    table = pa.concat_tables([pq.read_table(small / "dataset" / "data" / f"{name}.parquet") for name in names])
+    for number in range(5):
+        pq.write_table(table.slice(12 * number, 12), folder / f"{number}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rankings(small, patient_files, tmp_path_factory):
+    """What one process writes."""
+    output = tmp_path_factory.mktemp("alone") / "rankings"
+    run = succeed("predict", small / "model", "--dataset", patient_files, "--output-dir", output, "--top-k", "5")
+    return output, run

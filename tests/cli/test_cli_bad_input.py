@@ -160,15 +160,18 @@ def changed(small, tmp_path):
 
 
 @pytest.fixture
-def reading(small):
-    """The refusal of `mera evaluate` and of `mera predict` for a checkpoint."""
+def reading(small, tmp_path):
+    """The refusal of every verb that reads a checkpoint."""
 
     def run(checkpoint):
         lines = (
             refused("evaluate", checkpoint, "--dataset", small / "dataset"),
             refused("predict", checkpoint, "--visits", "486"),
+            refused("predict", checkpoint, "--dataset", small / "dataset", "--output-dir", tmp_path / "rankings"),
+            refused("export", checkpoint, "--output-dir", tmp_path / "plain"),
         )
-        assert lines[0].split(": ", 1)[1] == lines[1].split(": ", 1)[1]
+        assert len({line.split(": ", 1)[1] for line in lines}) == 1
+        assert not (tmp_path / "rankings").exists() and not (tmp_path / "plain").exists()
         return lines[0]
 
     return run

@@ -38,13 +38,14 @@ def test_help_has_words_and_an_example_that_parses(verb):
                 assert (RECIPES.parent / word.rstrip(",.;")).exists() or word == "recipes/", word
 
 
-@pytest.mark.parametrize("verb", ["demo", "prepare", "evaluate", "predict"])
+@pytest.mark.parametrize("verb", ["demo", "prepare", "evaluate", "predict", "export"])
 def test_an_unknown_option_is_an_error_of_its_verb(verb):
     required = {
         "demo": (),
         "prepare": ("diabetes130", "--output-dir", "x"),
         "evaluate": ("x", "--dataset", "y"),
         "predict": ("x", "--visits", "486"),
+        "export": ("x", "--output-dir", "y"),
     }
     run = mera(verb, *required[verb], "--no-such-option")
     assert run.status == 2 and run.out == ""
@@ -54,7 +55,7 @@ def test_an_unknown_option_is_an_error_of_its_verb(verb):
 def test_an_unknown_verb_and_a_missing_option():
     assert mera("predit").status == 2
     run = mera("predict", "somewhere")
-    assert run.status == 2 and "--visits" in run.err
+    assert run.status == 2 and "--visits" in run.err and "--dataset" in run.err
 
 
 def test_the_unexpected_is_one_line_and_a_hint(monkeypatch):
