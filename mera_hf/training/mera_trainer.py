@@ -103,6 +103,11 @@ class MeraTrainer(_BaseTrainer):
 
         first_target = 0 if args.predict_first_visit else 1
         self.orders = args.orders if args.layout == "tree" else None
+        if config.is_encoder_decoder and (self.orders or args.max_batch_tokens):
+            raise InputError(
+                "`layout: tree`, `packing` and `max_batch_tokens` are for decoders alone; an encoder-decoder takes a row for "
+                "each visit, `per_device_train_batch_size` patients at a time."
+            )
         if train_dataset is not None:
             train_dataset = TimelineDataset(
                 train_dataset, self.encoder, first_target, args.seed, args.prefix_share, self.orders

@@ -358,6 +358,12 @@ def test_errors_name_the_argument(llama, tmp_path):
             MeraTrainerConfig(str(tmp_path), **QUIET, **arguments)
 
 
+@pytest.mark.parametrize("options", [{"layout": "tree", "orders": 2}, {"max_batch_tokens": 100}])
+def test_layouts_of_decoders_are_refused_for_encoder_decoders(options, tmp_path):
+    with pytest.raises(InputError, match="are for decoders alone; an encoder-decoder takes a row for each visit"):
+        trainer_of(*tiny_mera("t5"), tmp_path, patients(3), **options)
+
+
 def test_nothing_is_reported_to_anyone(llama, tmp_path, monkeypatch):
     import trl.trainer.base_trainer
 
