@@ -146,7 +146,7 @@ class RankingHead(nn.Module):
         parts = {}
         if hasattr(self, "code_bias"):
             parts["bias"] = self.code_bias
-        if hasattr(self, "patient_gate") and history_codes is not None and history_codes.shape[1]:
+        if hasattr(self, "patient_gate") and history_codes is not None:
             codes = history_codes.clamp(min=0)  # (V, H)
             values = torch.cat([history_values, self.log_prevalence[codes][:, :, None]], dim=-1)  # (V, H, 8)
             values = values.masked_fill(history_codes[:, :, None] < 0, 0.0).to(hidden.dtype)
@@ -251,6 +251,9 @@ class MeraForDiagnosis(PreTrainedModel):
                 gets the [`Readout`], and what it returns is returned in place of logits. A loss belongs here, inside the
                 forward pass, where engines that share out the weights have gathered them.
         """
+        for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
+            if hasattr(embeddings, "unshard"):  # FSDP2 gathers the weights of what is called, and rows of these are read
+                embeddings.unshard()
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         hidden = self.language_model.base_model(
@@ -280,6 +283,10 @@ class MeraForDiagnosis(PreTrainedModel):
             return criterion(readout)
         logits = readout.logits()
         return MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
+
+    def generate(self, *args, **kwargs):
+        """What the language model generates, for memorizing; engines that share out the weights take it for a forward pass."""
+        return self.language_model.generate(*args, **kwargs)
 
     def _dropout(self, values: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(values, self.config.hidden_dropout, self.training)

@@ -40,6 +40,8 @@ class MemorizationTrainerConfig(_BaseConfig):
     def __post_init__(self):
         half_precision_by_default(self)
         super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True  # nothing is ranked, and the ranking head has no gradient
         if self.target_exact_match is not None and self.eval_strategy == "no":
             raise InputError(
                 "`target_exact_match` is looked at when the model is evaluated; set `eval_strategy` to `epoch`."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +16,8 @@ from ..errors import InputError
 from ..timeline_mera import check_code_tokens
 from .memorization_config import MemorizationTrainerConfig
 from .mera_trainer import CITATION
+from .own_rows import own_rows
+from .sharded import is_sharded
 from .training_card import write_training_card
 
 
@@ -81,7 +84,7 @@ class MemorizationTrainer(_BaseTrainer):
         [`InputError`]: for a model without code tokens or a foreign tokenizer.
     """
 
-    loss_is_scaled_for_ga = False  # the loss is a mean over pairs
+    loss_is_scaled_for_ga = True  # the loss is a sum over pairs by the number of pairs of a step, in all processes
     _tag_names = ["mera", "memorization"]
     _name = "MERA memorization"
     _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
@@ -122,6 +125,15 @@ class MemorizationTrainer(_BaseTrainer):
         what = "Knows what its ICD code tokens mean, in both directions. It has seen no patient and ranks nothing yet."
         write_training_card(self, what, model_name, dataset_name, tags)
 
+    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:
+        """Pairs of one step in all processes."""
+        if not batch_samples:
+            return None
+        last = batch_samples[-1]["labels"]
+        last[own_rows(self.accelerator, len(last)) :] = -100
+        pairs = sum(_asks(batch["labels"]).sum() for batch in batch_samples).to(device)
+        return self.accelerator.gather(pairs).sum() if self.args.world_size > 1 else pairs
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs["labels"][:, 1:]  # (B, S - 1)
         rows, places = (labels != -100).nonzero(as_tuple=True)
@@ -132,8 +144,11 @@ class MemorizationTrainer(_BaseTrainer):
             vocabulary_index=rows * inputs["labels"].shape[1] + places,
         )
         losses = cross_entropy(output.vocabulary_logits.float(), labels[rows, places], reduction="none")
-        per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1)
-        return (per_pair.mean(), output) if return_outputs else per_pair.mean()
+        per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1).clamp(min=1)
+        # Gradients are averaged over processes, and the loss is to be summed over them
+        share = 1 / _asks(labels).sum() if num_items_in_batch is None else self.args.world_size / num_items_in_batch
+        loss = per_pair.sum() * share
+        return (loss, output) if return_outputs else loss
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Greedy exact match of the answers, see [`exact_match`]: the training wording `seen`, the held-out one `unseen`."""
@@ -141,6 +156,7 @@ class MemorizationTrainer(_BaseTrainer):
         shares = exact_match(
             self.model, self.processing_class, self.codes, args.groups, args.per_device_eval_batch_size
         )
+        shares = broadcast_object_list([shares])[0]  # whether to stop is one decision
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in shares.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -149,6 +165,11 @@ class MemorizationTrainer(_BaseTrainer):
         if wanted is not None and min(both) >= wanted:
             self.control.should_training_stop = True
         return metrics
+
+
+def _asks(labels: torch.Tensor) -> torch.Tensor:
+    """Which rows of a batch are pairs with an answer, bool of shape (B,)."""
+    return (labels != -100).any(1)
 
 
 def exact_match(
@@ -203,24 +224,18 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
     An answer is right if it equals the expected tokens with the end of sequence behind them, so that no more than the
     longest expected answer of a batch has to be generated.
     """
-    language_model, pad = _language_model(model), tokenizer.pad_token_id or 0
+    pad = tokenizer.pad_token_id or 0
     width = max(len(question) for question, _ in items)
     ids = torch.tensor([[pad] * (width - len(question)) + question for question, _ in items])
     mask = torch.tensor([[0] * (width - len(question)) + [1] * len(question) for question, _ in items])
-    device = language_model.get_input_embeddings().weight.device
-    output = language_model.generate(
+    device = model.device
+    output = model.generate(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
         max_new_tokens=max(len(answer) for _, answer in items),
         do_sample=False,
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
+        synced_gpus=is_sharded(model),
     )[:, width:].tolist()
     return [row[: len(answer)] for row, (_, answer) in zip(output, items, strict=True)]
-
-
-def _language_model(model):
-    """The causal language model inside MERA, through PEFT, accelerate and DDP wrappers."""
-    while not hasattr(model, "language_model"):
-        model = model.module if hasattr(model, "module") else model.get_base_model()
-    return model.language_model
