@@ -252,7 +252,9 @@ class MeraForDiagnosis(PreTrainedModel):
                 forward pass, where engines that share out the weights have gathered them.
         """
         for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
-            if hasattr(embeddings, "unshard"):  # FSDP2 gathers the weights of what is called, and rows of these are read
+            if hasattr(
+                embeddings, "unshard"
+            ):  # FSDP2 gathers the weights of what is called, and rows of these are read
                 embeddings.unshard()
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)

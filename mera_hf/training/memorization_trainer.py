@@ -15,9 +15,10 @@ from ..data.memorizing import Pair, memorizing_pairs
 from ..errors import InputError
 from ..timeline_mera import check_code_tokens
 from .memorization_config import MemorizationTrainerConfig
-from .mera_trainer import CITATION
+from .mera_trainer import CITATION, base_model
 from .own_rows import own_rows
-from .sharded import is_sharded
+from .sampler_epoch import SamplerEpoch
+from .sharded import check_engine, is_sharded
 from .training_card import write_training_card
 
 
@@ -117,6 +118,8 @@ class MemorizationTrainer(_BaseTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        check_engine(self)
+        self.add_callback(SamplerEpoch)
 
     def _send_telemetry(self):
         """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
@@ -125,12 +128,23 @@ class MemorizationTrainer(_BaseTrainer):
         what = "Knows what its ICD code tokens mean, in both directions. It has seen no patient and ranks nothing yet."
         write_training_card(self, what, model_name, dataset_name, tags)
 
+    def train(self, *args, **kwargs):
+        """As in `Trainer`; nothing is ranked, and the ranking head rests."""
+        head = base_model(self.model).ranking_head
+        trainable = {name for name, parameter in head.named_parameters() if parameter.requires_grad}
+        head.requires_grad_(False)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for name, parameter in head.named_parameters():  # FSDP has put others in their place
+                parameter.requires_grad_(name in trainable)
+
     def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:
         """Pairs of one step in all processes."""
         if not batch_samples:
             return None
         last = batch_samples[-1]["labels"]
-        last[own_rows(self.accelerator, len(last)) :] = -100
+        last[own_rows(self.accelerator, len(last), len(self.train_dataset)) :] = -100
         pairs = sum(_asks(batch["labels"]).sum() for batch in batch_samples).to(device)
         return self.accelerator.gather(pairs).sum() if self.args.world_size > 1 else pairs
 

@@ -20,6 +20,8 @@ from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss, g
 from .mera_config import MeraTrainerConfig
 from .moving_average import MovingAverage
 from .own_rows import own_rows
+from .sampler_epoch import SamplerEpoch
+from .sharded import check_engine
 from .training_card import write_training_card
 
 
@@ -106,7 +108,7 @@ class MeraTrainer(_BaseTrainer):
                     f"{train_dataset.dropped_visits} oldest visits do not fit into `max_length` and count in the history "
                     "term alone."
                 )
-            base = _base_model(model)
+            base = base_model(model)
             if args.start_head and not base.ranking_head.is_trained:
                 start_ranking_head(base.ranking_head, train_dataset, config)
                 if args.zero_readout:
@@ -133,11 +135,16 @@ class MeraTrainer(_BaseTrainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
+        check_engine(self)
+        self.add_callback(SamplerEpoch)
         self.moving_average = None if args.ema_decay is None else MovingAverage(args.ema_decay)
         if self.moving_average is not None:
             self.add_callback(self.moving_average)
         self.label_names = ["labels"]  # evaluation goes through `prediction_step` below with its loss
-        self._parts = {"train": [], "eval": []}  # parts of the losses since the last line of the log, or of an evaluation
+        self._parts = {
+            "train": [],
+            "eval": [],
+        }  # parts of the losses since the last line of the log, or of an evaluation
         if hasattr(model, "add_model_tags"):
             model.add_model_tags(self._tag_names)
 
@@ -200,13 +207,10 @@ class MeraTrainer(_BaseTrainer):
         """Patients of one step in all processes, whatever the micro-batches: each weighs the same."""
         if not batch_samples:
             return None
-        self._drop_repeated(batch_samples[-1])
+        last = batch_samples[-1]
+        last["own_patients"] = own_rows(self.accelerator, _patients(last), len(self.train_dataset))
         patients = torch.tensor(sum(_patients(batch) for batch in batch_samples), device=device)
         return self.accelerator.gather(patients).sum() if self.args.world_size > 1 else patients
-
-    def _drop_repeated(self, batch: dict) -> None:
-        """Note in the batch that was drawn last how many of its patients count, see [`own_rows`]."""
-        batch["own_patients"] = own_rows(self.accelerator, _patients(batch))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses, logits = self._forward(model, inputs, return_outputs)
@@ -260,8 +264,8 @@ class MeraTrainer(_BaseTrainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The ranking for the last visit of each patient; the loss over all visits is kept for `evaluation_loop`."""
         rows = _patients(inputs)
-        self._drop_repeated(inputs)
-        inputs = self._prepare_inputs(inputs)
+        length = len(self.callback_handler.eval_dataloader.dataset)
+        inputs = self._prepare_inputs({**inputs, "own_patients": own_rows(self.accelerator, rows, length)})
         with torch.no_grad(), self.compute_loss_context_manager():
             losses, logits = self._forward(model, inputs, with_logits=not prediction_loss_only)
         self._parts["eval"].append(losses)
@@ -273,7 +277,7 @@ class MeraTrainer(_BaseTrainer):
         last = torch.full((rows,), -1, device=patient.device)
         last = last.scatter_reduce(0, patient[is_first], is_first.nonzero()[:, 0], "amax")
         visits = inputs["decision_visit"][last]
-        ranking = _base_model(self.accelerator.unwrap_model(model)).decide(
+        ranking = base_model(self.accelerator.unwrap_model(model)).decide(
             MeraOutput(logits[last, :-1], logits[last, -1]),
             inputs["history_codes"][visits],
             inputs["history_values"][visits],
@@ -313,6 +317,6 @@ def _patients(batch: dict) -> int:
     return batch.get("own_patients", int(batch["visit_patient"][-1]) + 1)
 
 
-def _base_model(model):
+def base_model(model):
     """The [`MeraForDiagnosis`] inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -3,7 +3,7 @@
 from accelerate import Accelerator
 
 
-def own_rows(accelerator: Accelerator, rows: int) -> int:
+def own_rows(accelerator: Accelerator, rows: int, length: int) -> int:
     """How many rows of the batch that this process drew last count; they are its first ones.
 
     So that all processes have batches of one size, accelerate fills the last ones of a dataset up with rows of its
@@ -11,10 +11,12 @@ def own_rows(accelerator: Accelerator, rows: int) -> int:
 
     Args:
         accelerator (`Accelerator`): that the data loader was prepared by.
-        rows (`int`): rows of the batch.
+        rows (`int`): rows of the batch; all batches of the data loader have as many.
+        length (`int`): rows of the dataset.
     """
-    state = accelerator.gradient_state
-    if accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder < 1:
+    if accelerator.num_processes == 1 or not accelerator.gradient_state.end_of_dataloader:
         return rows
-    # `remainder` rows of the last batch over all processes are new, and they go to the processes in order
-    return min(max(state.remainder - accelerator.process_index * rows, 0), rows)
+    # So many rows of the last batch over all processes are new, and they go to the processes in order. Accelerate has the
+    # number too, but not in a resumed epoch
+    new = length % (rows * accelerator.num_processes) or rows * accelerator.num_processes
+    return min(max(new - accelerator.process_index * rows, 0), rows)

@@ -5,6 +5,36 @@ from collections.abc import Callable
 from torch import nn
 from transformers import Trainer
 
+from ..errors import InputError
+
+
+def check_engine(trainer: Trainer) -> None:
+    """Refuse what an engine that shares out the weights cannot do.
+
+    Args:
+        trainer (`Trainer`): with its accelerator and its model, before training.
+
+    Raises:
+        [`InputError`]: for a quantised base, for adapters where both embedding matrices are one, and for a moving average
+            under ZeRO-3.
+    """
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    zero3 = plugin is not None and plugin.zero_stage == 3
+    if not trainer.is_fsdp_enabled and not zero3:
+        return
+    engine, model = "ZeRO-3" if zero3 else "FSDP", trainer.model
+    if getattr(model, "is_quantized", False):
+        raise InputError(
+            f"a quantised base (`load_in_4bit`) cannot be trained under {engine}; use recipes/accelerate/ddp.yaml."
+        )
+    if hasattr(model, "get_base_model") and model.config.tie_word_embeddings and not zero3:
+        raise InputError(
+            "FSDP cannot share out an adapted model whose input and output embeddings are one matrix; use "
+            "recipes/accelerate/ddp.yaml."
+        )
+    if zero3 and getattr(trainer.args, "ema_decay", None) is not None:
+        raise InputError("`ema_decay` does not work under ZeRO-3; use recipes/accelerate/fsdp2.yaml.")
+
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether this process holds no more than its part of the weights."""
