@@ -150,7 +150,7 @@ class RankingHead(nn.Module):
         parts = {}
         if hasattr(self, "code_bias"):
             parts["bias"] = self.code_bias
-        if hasattr(self, "patient_gate") and history_codes is not None and history_codes.shape[1]:
+        if hasattr(self, "patient_gate") and history_codes is not None:
             codes = history_codes.clamp(min=0)  # (V, H)
             values = torch.cat([history_values, self.log_prevalence[codes][:, :, None]], dim=-1)  # (V, H, 8)
             values = values.masked_fill(history_codes[:, :, None] < 0, 0.0).to(hidden.dtype)
@@ -322,6 +322,10 @@ class MeraForDiagnosis(PreTrainedModel):
                 gets the [`Readout`], and what it returns is returned in place of logits. A loss belongs here, inside the
                 forward pass, where engines that share out the weights have gathered them.
         """
+        for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
+            # FSDP2 gathers the weights of what is called, and rows of these are read
+            if hasattr(embeddings, "unshard"):
+                embeddings.unshard()
         if inputs_embeds is None:
             inputs_embeds = self._embed(input_ids)
         inputs_embeds = self._dropout(inputs_embeds)
@@ -366,6 +370,15 @@ class MeraForDiagnosis(PreTrainedModel):
             encoder_attention_mask=attention_mask,
             use_cache=False,
         ).last_hidden_state
+
+    def generate(self, generation_config, **kwargs):
+        """What the language model generates under these settings alone, for memorizing; its own may search with beams or force
+        the end of sequence, as BART's do. Engines that share out the weights take this for a forward pass."""
+        own, self.language_model.generation_config = self.language_model.generation_config, generation_config
+        try:
+            return self.language_model.generate(**kwargs)
+        finally:
+            self.language_model.generation_config = own
 
     def _dropout(self, values: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(values, self.config.hidden_dropout, self.training)

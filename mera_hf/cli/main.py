@@ -41,6 +41,8 @@ VERBS = {
     "merge": merge,
 }
 
+ONE_PROCESS = ("demo", "prepare", "evaluate", "cross-validate")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run `mera`; returns the exit status: 0, 2 for bad input (one message on standard error), 1 for anything else."""
@@ -59,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         parsers[args.verb].error(f"unknown argument {rest[0]}")
     _quiet()
     try:
+        if args.verb in ONE_PROCESS and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise InputError("it runs in one process; start it without `accelerate launch`.")
         return VERBS[args.verb].run(args)
     except InputError as error:
         print(f"mera {args.verb}: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,8 +16,11 @@ from ..data.memorizing import Pair, memorizing_pairs
 from ..errors import InputError
 from ..timeline_mera import check_code_tokens
 from .memorization_config import MemorizationTrainerConfig
-from .mera_trainer import CITATION, _base_model
+from .mera_trainer import CITATION, base_model
+from .own_rows import own_rows
 from .quantised import guard_quantised
+from .sampler_epoch import SamplerEpoch
+from .sharded import check_engine, is_sharded
 from .training_card import write_training_card
 
 
@@ -103,7 +107,7 @@ class MemorizationTrainer(_BaseTrainer):
             wrong, see [`guard_quantised`].
     """
 
-    loss_is_scaled_for_ga = False  # the loss is a mean over pairs
+    loss_is_scaled_for_ga = True  # the loss is a sum over pairs by the number of pairs of a step, in all processes
     _tag_names = ["mera", "memorization"]
     _name = "MERA memorization"
     _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
@@ -137,6 +141,8 @@ class MemorizationTrainer(_BaseTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        check_engine(self)
+        self.add_callback(SamplerEpoch)
 
     def _send_telemetry(self):
         """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
@@ -148,8 +154,28 @@ class MemorizationTrainer(_BaseTrainer):
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         if self.args.should_save:  # PEFT leaves the config out, and `mera merge` needs it
-            base = _base_model(self.accelerator.unwrap_model(self.model))
+            base = base_model(self.accelerator.unwrap_model(self.model))
             base.config.save_pretrained(output_dir or self.args.output_dir)
+
+    def train(self, *args, **kwargs):
+        """As in `Trainer`; nothing is ranked, and the ranking head rests."""
+        head = base_model(self.model).ranking_head
+        trainable = {name for name, parameter in head.named_parameters() if parameter.requires_grad}
+        head.requires_grad_(False)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for name, parameter in head.named_parameters():  # FSDP has put others in their place
+                parameter.requires_grad_(name in trainable)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:
+        """Pairs of one step in all processes."""
+        if not batch_samples:
+            return None
+        last = batch_samples[-1]["labels"]
+        last[own_rows(self.accelerator, len(last), len(self.train_dataset)) :] = -100
+        pairs = sum(_asks(batch["labels"]).sum() for batch in batch_samples).to(device)
+        return self.accelerator.gather(pairs).sum() if self.args.world_size > 1 else pairs
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
@@ -161,8 +187,11 @@ class MemorizationTrainer(_BaseTrainer):
         # Through the wrapper, so that DDP, FSDP and DeepSpeed see a forward pass; logits of the answers alone
         output = model(**inputs, vocabulary_index=rows * width + places)
         losses = cross_entropy(output.vocabulary_logits.float(), labels[rows, places], reduction="none")
-        per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1)
-        return (per_pair.mean(), output) if return_outputs else per_pair.mean()
+        per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1).clamp(min=1)
+        # Gradients are averaged over processes, and the loss is to be summed over them
+        share = 1 / _asks(labels).sum() if num_items_in_batch is None else self.args.world_size / num_items_in_batch
+        loss = per_pair.sum() * share
+        return (loss, output) if return_outputs else loss
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Greedy exact match of the answers, see [`exact_match`]: the training wording `seen`, the held-out one `unseen`."""
@@ -170,6 +199,7 @@ class MemorizationTrainer(_BaseTrainer):
         shares = exact_match(
             self.model, self.processing_class, self.codes, args.groups, args.per_device_eval_batch_size
         )
+        shares = broadcast_object_list([shares])[0]  # whether to stop is one decision
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in shares.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -178,6 +208,11 @@ class MemorizationTrainer(_BaseTrainer):
         if wanted is not None and min(both) >= wanted:
             self.control.should_training_stop = True
         return metrics
+
+
+def _asks(labels: torch.Tensor) -> torch.Tensor:
+    """Which rows of a batch are pairs with an answer, bool of shape (B,)."""
+    return (labels != -100).any(1)
 
 
 def exact_match(
@@ -234,9 +269,7 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
     """
     from transformers import GenerationConfig
 
-    while not hasattr(model, "language_model"):  # wrappers of PEFT, accelerate and DDP
-        model = model.module if hasattr(model, "module") else model.get_base_model()
-    language_model, config, pad = model.language_model, model.config, tokenizer.pad_token_id or 0
+    config, pad = model.config, tokenizer.pad_token_id or 0
     width = max(len(question) for question, _ in items)
     ids, mask = [], []
     for question, _ in items:
@@ -247,22 +280,14 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
         else:
             ids.append([pad] * padding + question)
             mask.append([0] * padding + ones)
-    ids, mask = torch.tensor(ids), torch.tensor(mask)
-    device = language_model.device
-    # In place of the checkpoint's own, which may search with beams or force the end of sequence, as BART's do
-    own, language_model.generation_config = (
-        language_model.generation_config,
-        GenerationConfig(
-            max_new_tokens=max(len(answer) for _, answer in items),
-            do_sample=False,
-            pad_token_id=pad,
-            eos_token_id=tokenizer.eos_token_id,
-            decoder_start_token_id=config.decoder_start_token_id,
-        ),
+    greedy = GenerationConfig(
+        max_new_tokens=max(len(answer) for _, answer in items),
+        do_sample=False,
+        pad_token_id=pad,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=config.decoder_start_token_id,
     )
-    try:
-        output = language_model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
-    finally:
-        language_model.generation_config = own
+    ids, mask = (torch.tensor(rows, device=model.device) for rows in (ids, mask))
+    output = model.generate(greedy, input_ids=ids, attention_mask=mask, synced_gpus=is_sharded(model))
     said = output[:, 1 if config.is_encoder_decoder else width :].tolist()  # behind the start token, or the question
     return [row[: len(answer)] for row, (_, answer) in zip(said, items, strict=True)]

@@ -42,7 +42,7 @@ def batch_of(model, tokenizer) -> dict:
 
 
 def code_logits(model, batch) -> torch.Tensor:
-    output = model(**{name: batch[name] for name in FORWARD_INPUTS})
+    output = model(**{name: batch[name] for name in FORWARD_INPUTS if name in batch})
     return torch.cat([output.code_logits, output.eov_logits[:, None]], dim=1)
 
 

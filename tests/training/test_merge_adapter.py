@@ -47,7 +47,7 @@ def logits(model, tokenizer) -> torch.Tensor:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     batch = collate_timelines([encoder_of(base, tokenizer).encode(row) for row in ROWS], tokenizer.pad_token_id)
     with torch.no_grad():
-        output = model(**{name: batch[name] for name in FORWARD_INPUTS})
+        output = model(**{name: batch[name] for name in FORWARD_INPUTS if name in batch})
     return torch.cat([output.code_logits, output.eov_logits[:, None]], dim=1)
 
 

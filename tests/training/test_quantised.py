@@ -58,7 +58,9 @@ def memorization_trainer(model, tokenizer, folder):
 def gradients(model, tokenizer) -> dict:
     batch = collate_timelines([encoder_of(model.get_base_model(), tokenizer).encode(row) for row in ROWS], 0)
     model.zero_grad()
-    model.train()(**{name: batch[name] for name in FORWARD_INPUTS}).code_logits.square().mean().backward()
+    model.train()(
+        **{name: batch[name] for name in FORWARD_INPUTS if name in batch}
+    ).code_logits.square().mean().backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
