@@ -29,7 +29,9 @@ from mera_hf.training.mera_config import MeraTrainerConfig
 
 
 FOLDERS = (Path(__file__).parents[1] / "recipes", Path(mera_hf.__file__).parent / "cli" / "demo_recipe")
-RECIPES = {f"{path.parent.name}/{path.stem}": path for folder in FOLDERS for path in sorted(folder.rglob("*.yaml"))}
+FILES = {f"{path.parent.name}/{path.stem}": path for folder in FOLDERS for path in sorted(folder.rglob("*.yaml"))}
+RECIPES = {name: path for name, path in FILES.items() if not name.startswith("accelerate/")}
+LAUNCHES = {name: path for name, path in FILES.items() if name.startswith("accelerate/")}
 LARGE = {"biomistral-7b": "BioMistral/BioMistral-7B", "llama2-7b": "meta-llama/Llama-2-7b-hf"}
 HOWS = ("full", "lora", "qlora")
 RUNS = [*((base, how) for base in LARGE for how in HOWS), ("t5-base", "full")]
@@ -56,12 +58,34 @@ def test_the_parser_takes_every_value_as_it_is_written(name):
             assert getattr(found[0], "value", found[0]) == value, key
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_key_is_explained(name):
-    lines = RECIPES[name].read_text().splitlines()
+    lines = FILES[name].read_text().splitlines()
+    keys = r"\s*\w+: *[^ ]" if name in LAUNCHES else r"\w+:"
     for before, line in zip(["", *lines], lines, strict=False):
-        if re.match(r"\w+:", line):
+        if re.match(keys, line):
             assert "#" in line or before.startswith("#"), f"{line!r} has no comment, above it or behind it"
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_accelerate_takes_every_key_of_a_launch(name):
+    """And no launch sets what the recipe of a training decides, or starts the model from weights that are not there."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(LAUNCHES[name]))
+    known = {action.dest for action in launch_command_parser()._actions}
+    assert {*config.fsdp_config, *config.deepspeed_config} <= known
+    assert config.mixed_precision == "no" and config.num_processes == 2
+    engine = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}[name.split("/")[1]]
+    assert config.distributed_type == engine
+    if engine == "FSDP":
+        assert config.fsdp_config["fsdp_version"] == 2
+        assert config.fsdp_config["fsdp_cpu_ram_efficient_loading"] is False
+    if engine == "DEEPSPEED":
+        assert f"zero{config.deepspeed_config['zero_stage']}" == name.split("/")[1]
+        assert config.deepspeed_config["zero3_init_flag"] is False
+    assert config.deepspeed_config.get("zero3_save_16bit_model", False) == name.endswith("zero3")
 
 
 @pytest.mark.parametrize("stage", ["memorize", "train"])

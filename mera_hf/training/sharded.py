@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 from transformers import Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ..errors import InputError
 
@@ -55,6 +56,7 @@ def whole_model(trainer: Trainer, load: Callable[[], nn.Module]) -> nn.Module | 
         model = trainer.accelerator.unwrap_model(trainer.model)
         return model if trainer.is_world_process_zero() else None
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    unset_hf_deepspeed_config()  # with it, what is loaded from here on would be shared out as well
     if not trainer.is_world_process_zero():
         return None
     model = load()

@@ -100,7 +100,7 @@ def run_sgd(folder):
 
 def run_adamw(folder):
     rates = {"learning_rate": 1e-3, "head_learning_rate": 3e-3, "weight_decay": 0.1, "lr_scheduler_type": "cosine"}
-    trainer, load = ranker(folder, "llama_tied", max_grad_norm=1.0, ema_decay=0.9, prefix_share=0.5, **rates)
+    trainer, load = ranker(folder, "llama_tied", max_grad_norm=1.0, prefix_share=0.5, **average(), **rates)
     trainer.train()
     return result(trainer, load)
 
