@@ -125,7 +125,9 @@ class TimelineEncoder:
         if text == "code":
             return tokens
         words = [self.words(description) for description in self.config.descriptions]
-        return [token + more for token, more in zip(tokens, words, strict=True)] if text == "code+description" else words
+        return (
+            [token + more for token, more in zip(tokens, words, strict=True)] if text == "code+description" else words
+        )
 
     def words(self, text: str) -> list[int]:
         """Token ids of a phrase; phrases repeat across patients, so they are kept."""

@@ -34,7 +34,9 @@ def language_model(codes: list[str], width: int, layers: int, **config_fields):
     return model, tokenizer
 
 
-def synthetic_patients(count: int, codes: list[str], visits: list[int], fewest: int = 10, most: int = 15) -> list[dict]:
+def synthetic_patients(
+    count: int, codes: list[str], visits: list[int], fewest: int = 10, most: int = 15
+) -> list[dict]:
     """Rows of a visits dataset: the number of visits drawn from `visits`, `fewest` to `most` codes in each."""
     draw = random.Random(0)
     return [
@@ -51,6 +53,6 @@ def synthetic_patients(count: int, codes: list[str], visits: list[int], fewest: 
 
 
 def batches_by_length(timelines: list[Timeline], size: int) -> list[dict[str, torch.Tensor]]:
-    """Batches of `size` timelines of similar length, so that neither side of a comparison pays for avoidable padding."""
+    """Batches of `size` timelines of similar length, which have little padding."""
     timelines = sorted(timelines, key=lambda timeline: len(timeline.input_ids))
     return [collate_timelines(timelines[at : at + size], 0) for at in range(0, len(timelines), size)]

@@ -41,7 +41,7 @@ def against_products(
     synchronise = torch.cuda.synchronize if device != "cpu" else None
     times = best_of({"fused": lambda: case.step(loss), "products": products}, repeat, synchronise)
     return times["fused"] / times["products"], (
-        "linear layer and loss, forward and backward, take so many times as long as their three matrix products alone: "
+        "linear layer and loss, forward and backward / their three matrix products alone, time: "
         f"{case.size()}{', with code bias and history term' if extras else ''}"
     )
 
@@ -62,8 +62,8 @@ def memory(positions, codes=None, vocabulary="ICD9CM", width=256) -> tuple[float
         )
     fused, plain = map(int, peaks)
     return fused / plain, (
-        "linear layer and loss, forward and backward, need this share of the memory of plain autograd on nested groups, at "
-        f"their peak and beyond their inputs: {Case.make(1, codes, vocabulary, 8).size(positions, width)}"
+        "linear layer and loss, forward and backward / the same by plain autograd on nested groups, peak memory beyond the "
+        f"inputs: {Case.make(1, codes, vocabulary, 8).size(positions, width)}"
     )
 
 
@@ -87,7 +87,9 @@ class Case:
         given = torch.randint(0, visit, (positions,), generator=generator)
         true = torch.arange(visit)[:, None] >= given
         targets = DecisionTargets(
-            (steps.cumsum(0) - 1).to(device), true.to(device), torch.full((positions,), 1 / positions).double().to(device)
+            (steps.cumsum(0) - 1).to(device),
+            true.to(device),
+            torch.full((positions,), 1 / positions).double().to(device),
         )
         hidden = torch.randn(positions, width, generator=generator)
         rows = torch.randn(count + 1, width, generator=generator) / width**0.5

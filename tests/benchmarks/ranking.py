@@ -53,8 +53,8 @@ def descriptions(patients=4, scored=64, codes=4_900, width=256, layers=4, repeat
     times = best_of({"read": read, "score": score, "rank": case.rank}, repeat)
     everything = times["read"] + times["score"] * codes / scored
     return everything / times["rank"], (
-        f"likelihood of each code's description (KV cache of the history, batches of 32, {scored} codes measured and scaled to "
-        f"all) / `rank`, time at batch 1: {case.size()}"
+        f"likelihood of each code's description (KV cache of the history, batches of 32, {scored} codes measured and "
+        f"scaled to all) / `rank`, time at batch 1: {case.size()}"
     )
 
 
@@ -82,8 +82,9 @@ def sorted_batches(patients=512, batch_size=32, codes=4_900, width=256, layers=4
     }
     times = best_of(calls, repeat)
     return times["as they come"] / times["sorted"], (
-        f"batches of {batch_size} patients as they come / `rank`, which sorts them by length, time: {patients} patients with as "
-        f"many visits as those of Diabetes 130, 10 to 15 codes a visit, {codes:,} codes; Llama, d = {width:,}, {layers} layers"
+        f"batches of {batch_size} patients as they come / `rank`, which sorts them by length, time: {patients} patients with "
+        f"as many visits as those of Diabetes 130, 10 to 15 codes a visit, {codes:,} codes; Llama, d = {width:,}, "
+        f"{layers} layers"
     )
 
 

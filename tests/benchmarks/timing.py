@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 
 
-def best_of(calls: dict[str, Callable[[], object]], repeat: int, synchronise: Callable[[], object] | None = None) -> dict:
+def best_of(
+    calls: dict[str, Callable[[], object]], repeat: int, synchronise: Callable[[], object] | None = None
+) -> dict:
     """Shortest time of each call in seconds.
 
     Other programs only ever make a call slower, and the ratio of two shortest times depends least on them.
