@@ -125,7 +125,8 @@ class MeraConfig(PreTrainedConfig):
         """The codes of the candidate space in the order of their tokens; empty before code tokens are added."""
         if self.code_token_start is None:
             return []
-        return [self.id2label[index] for index in range(len(self.id2label))]
+        labels = self.id2label  # read once: reading a field of a config is slow
+        return [labels[index] for index in range(len(labels))]
 
     @property
     def num_codes(self) -> int:

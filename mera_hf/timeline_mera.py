@@ -110,22 +110,27 @@ class TimelineEncoder:
         check_code_tokens(config, tokenizer)
         self.config = config
         self.max_length = max_length
-        self.code_index = {code: index for index, code in enumerate(config.codes)}
-        self.vocabularies = [code.split(":")[0] for code in config.codes]  # ICD9CM, ICD10CM
+        codes = config.codes
+        self.code_index = {code: index for index, code in enumerate(codes)}
+        self.vocabularies = [code.split(":")[0] for code in codes]  # ICD9CM, ICD10CM
         self.bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         self.tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
-        self.segments = [self._segment(index) for index in range(config.num_codes)]
+        self.segments = self._segments()
         # Reading a field of a config costs more than all else that is done for a visit
         self.visit_mark, self.eov, self.with_text = config.visit_token_id, config.eov_token_id, config.use_visit_text
         self.shared_positions = config.positions == "visit"
 
-    def _segment(self, index: int) -> list[int]:
-        token = [self.config.code_token_start + index]
-        if self.config.history_text == "code":
-            return token
-        words = self.words(self.config.descriptions[index])
-        return token + words if self.config.history_text == "code+description" else words
+    def _segments(self) -> list[list[int]]:
+        """The tokens of each code in a history."""
+        start, text = self.config.code_token_start, self.config.history_text
+        tokens = [[start + index] for index in range(len(self.code_index))]
+        if text == "code":
+            return tokens
+        words = [self.words(description) for description in self.config.descriptions]
+        return (
+            [token + more for token, more in zip(tokens, words, strict=True)] if text == "code+description" else words
+        )
 
     def words(self, text: str) -> list[int]:
         """Token ids of a phrase; phrases repeat across patients, so they are kept."""
@@ -440,7 +445,7 @@ def check_code_tokens(config, tokenizer) -> None:
             "the model has no code tokens yet; add them with `mera_hf.add_code_tokens(model, tokenizer, codes)`."
         )
     wanted = {
-        **{f"<{code}>": config.code_token_start + index for index, code in enumerate(config.codes)},
+        **{f"<{code}>": index for index, code in enumerate(config.codes, start=config.code_token_start)},
         "<eov>": config.eov_token_id,
         "<visit>": config.visit_token_id,
         "<profile>": config.profile_token_id,
