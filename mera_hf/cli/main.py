@@ -41,7 +41,7 @@ VERBS = {
     "merge": merge,
 }
 
-ONE_PROCESS = ("demo", "prepare", "evaluate", "cross-validate")
+ONE_PROCESS = ("demo", "prepare", "evaluate", "cross-validate", "merge", "export")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,8 +16,10 @@ SHARDED = any(os.environ.get(f"ACCELERATE_USE_{engine}") == "true" for engine in
 
 def let_cpus_shard() -> None:
     """Accelerate has FSDP and DeepSpeed for accelerators alone, though PyTorch has them for CPUs: let these pass as such."""
+    import transformers.training_args
     from accelerate.state import DistributedType, PartialState
 
+    transformers.training_args.is_torch_bf16_gpu_available = lambda: True
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
 
@@ -112,14 +114,9 @@ def run_adapter(folder):
 
 
 def run_half(folder):
-    """In bfloat16; the Trainer itself would not hear of it without a GPU or `use_cpu`."""
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16"
-    try:
-        trainer, load = ranker(folder, optim="sgd", learning_rate=1e-3, num_train_epochs=1)
-        trainer.train()
-        return result(trainer, load)
-    finally:
-        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+    trainer, load = ranker(folder, optim="sgd", learning_rate=1e-3, num_train_epochs=1, bf16=True)
+    trainer.train()
+    return result(trainer, load)
 
 
 def memorizer(folder, **options):

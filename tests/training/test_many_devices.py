@@ -101,7 +101,8 @@ def test_two_processes_train_as_one(engine, name, one_process, two_processes):
 def test_half_precision_trains_nearly_alike(engine, one_process, two_processes):
     ours, theirs = (results["half"] for results in (two_processes(engine), one_process))
     assert_same_log(ours["log"], theirs["log"], 0.03)
-    assert_same(ours, theirs, 0.01)
+    for name, tensor in ours["weights"].items():  # DeepSpeed leaves weights in bfloat16 behind
+        torch.testing.assert_close(tensor.float(), theirs["weights"][name], rtol=0.01, atol=0.01)
     whole = one_process["sgd"]["log"][0]["loss"]
     assert 0 < abs(theirs["log"][0]["loss"] - whole) < 0.05, "it is bfloat16"
 
