@@ -13,6 +13,9 @@ that go on from the end of its history with bare codes, each in an order of its 
     <profile> ... <visit> c11 Diabetes c12 Fever <eov> <visit> c21 Hypertension c22 Asthma <eov>
                                                       |- <visit> c21 c22                        |- <visit> c31 c32 c33
                                                       `- <visit> c22 c21                        `- <visit> c33 c31 c32
+
+An encoder reads in both directions, so that an encoder-decoder sees the timeline cut once for every visit that it writes:
+what stands before the `<visit>` is the encoder's, and from there on the decoder's ([`collate_pairs`]).
 """
 
 import itertools
@@ -394,8 +397,41 @@ def collate_timelines(
     }
 
 
-def _padded(rows: list[list[int]], width: int) -> torch.Tensor:
-    return torch.tensor([row + [-1] * (width - len(row)) for row in rows], dtype=torch.long).reshape(len(rows), width)
+def collate_pairs(timelines: list[Timeline], pad_token_id: int, decoder_start_token_id: int) -> dict:
+    """Pad timelines into a batch for an encoder-decoder, one row for each target visit: all decisions of a visit share it.
+
+    The batch is that of [`collate_timelines`], row `v` being target visit `v`, except for
+        `input_ids`, `attention_mask` (V, S): the timeline before the visit, nothing of which the visit can be told from;
+        `decoder_input_ids` (V, T): the start token, then the visit from its mark to the last decision, padded on the right;
+        `decision_index` (P,): positions in the flattened (V * T) tokens of the decoder;
+        and there are no `position_ids`.
+    """
+    read, written, places = [], [], []
+    for timeline in timelines:
+        visits = itertools.groupby(
+            zip(timeline.decision_visits, timeline.decisions, strict=True), lambda pair: pair[0]
+        )
+        for _, decisions in visits:
+            decisions = [place for _, place in decisions]
+            start = decisions[0]  # the mark of the visit
+            read.append(timeline.input_ids[:start])
+            written.append([decoder_start_token_id, *timeline.input_ids[start : decisions[-1] + 1]])
+            places.append([place - start + 1 for place in decisions])
+    longest, width = max(map(len, read)), max(map(len, written))
+    decision_index = [row * width + place for row, decisions in enumerate(places) for place in decisions]
+    batch = collate_timelines(timelines, pad_token_id)
+    del batch["position_ids"]
+    return batch | {
+        "input_ids": _padded(read, longest, pad_token_id),
+        "attention_mask": _padded([[1] * len(tokens) for tokens in read], longest, 0),
+        "decoder_input_ids": _padded(written, width, pad_token_id),
+        "decision_index": torch.tensor(decision_index, dtype=torch.long),
+    }
+
+
+def _padded(rows: list[list[int]], width: int, filler: int = -1) -> torch.Tensor:
+    rows = [row + [filler] * (width - len(row)) for row in rows]
+    return torch.tensor(rows, dtype=torch.long).reshape(len(rows), width)
 
 
 def check_code_tokens(config, tokenizer) -> None:
@@ -430,6 +466,7 @@ __all__ = [
     "TimelineEncoder",
     "batches_by_length",
     "check_code_tokens",
+    "collate_pairs",
     "collate_timelines",
     "history_entries",
     "profile_text",

@@ -93,7 +93,7 @@ class _Side:
             "history_values": torch.rand(patients, history.shape[1], 7),
         }
         self.targets = DecisionTargets.from_batch(batch, self.codes)
-        self.inputs = {name: batch[name] for name in FORWARD_INPUTS}
+        self.inputs = {name: batch[name] for name in FORWARD_INPUTS if name in batch}
 
     def _losses(self, pools: Pools, targets: DecisionTargets) -> torch.Tensor:
         contrast = contrastive_loss(pools, targets, self.hierarchy, {}, tau=1.0)

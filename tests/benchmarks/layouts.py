@@ -101,7 +101,7 @@ def _speedup(model, slow: list[dict], fast: list[dict], repeat: int) -> float:
 
 def next_code_loss(model, batch: dict) -> torch.Tensor:
     """Cross-entropy of the code that is written next, EOV behind the last, summed over decisions."""
-    output = model(**{name: batch[name] for name in FORWARD_INPUTS})
+    output = model(**{name: batch[name] for name in FORWARD_INPUTS if name in batch})
     logits = torch.cat([output.code_logits, output.eov_logits[:, None]], dim=1)  # (P, C + 1)
     written = pad(batch["visit_codes"], (0, 1), value=-1)[batch["decision_visit"], batch["decision_given"]]  # (P,)
     return cross_entropy(logits, torch.where(written < 0, logits.shape[1] - 1, written), reduction="sum")

@@ -73,7 +73,7 @@ def sorted_batches(patients=512, batch_size=32, codes=4_900, width=256, layers=4
         timelines = [encoder.encode_history(row) for row in rows]
         for at in range(0, patients, batch_size):
             batch = collate_timelines(timelines[at : at + batch_size], 0)
-            output = model(**{name: batch[name] for name in FORWARD_INPUTS})
+            output = model(**{name: batch[name] for name in FORWARD_INPUTS if name in batch})
             model.decide(output, batch["history_codes"], batch["history_values"], top_k=20)
 
     calls = {
