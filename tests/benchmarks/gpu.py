@@ -1,8 +1,8 @@
 """Mistral-7B's shape with random weights and 13,000 code tokens on one GPU: `python -m tests.benchmarks.gpu --output FILE`.
 
-What it measures: tokens a second, peak memory and the share of the card's matrix-product rate of training by LoRA, by QLoRA and
-of all weights; the fused loss against its three matrix products; and how far bfloat16 is from float32. `--tiny --device cpu`
-runs the same code anywhere, on a model whose figures mean nothing.
+What it measures: tokens a second, peak memory and the share of the card's matrix-product rate of training by LoRA, by QLoRA
+and of all weights; the fused loss against its three matrix products; and how far bfloat16 is from float32. `--tiny --device
+cpu` runs the same code anywhere, on a model whose figures mean nothing.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from mera_hf.training.from_scratch import word_tokenizer
 from mera_hf.training.fused_loss import FusedLoss
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.mera_trainer import MeraTrainer
+from mera_hf.training.quantised import guard_quantised
 from mera_hf.training.stages import wrap_with_adapter
 
 from .cases import icd_codes, synthetic_patients
@@ -203,6 +204,7 @@ def build(size: Size, device: torch.device, attention: str, dtype: torch.dtype, 
         device_map={"": device},
         **({} if quantization is None else {"quantization_config": quantization}),
     )
+    guard_quantised(model)
     tokenizer = word_tokenizer(f"w{number}" for number in range(size.words - 4))  # and four special tokens
     codes = icd_codes("ICD10CM", size.codes)
     add_code_tokens(model, tokenizer, codes, initialise="random", use_profile=False)
@@ -293,7 +295,7 @@ def _train(how: str, size: Size, device: torch.device, attention: str, steps: in
 
 
 def _optimizer(how: str, weights: int, device: torch.device) -> str:
-    """AdamW where weights, gradients and two moments in bfloat16 leave a sixth of the card for the rest; else what needs less."""
+    """AdamW where weights, gradients and two moments in bfloat16 leave a sixth of the card free; else what needs less."""
     if how != "full" or device.type == "cpu" or 8 * weights < torch.cuda.mem_get_info(device)[1] * 5 / 6:
         return "adamw_torch_fused"
     return "adafactor" if importlib.util.find_spec("bitsandbytes") is None else "paged_adamw_8bit"

@@ -7,10 +7,12 @@ import torch
 from benchmarks import gpu
 
 
-def test_the_script_runs_at_a_tiny_size(tmp_path):
+def test_the_script_runs_at_a_tiny_size(tmp_path, recwarn):
     pytest.importorskip("bitsandbytes")
     output = tmp_path / "gpu.json"
     assert gpu.main(["--tiny", "--device", "cpu", "--steps", "1", "--output", str(output)]) == 0
+    # 4-bit weights that were packed for evaluation have no gradient
+    assert not [warning for warning in recwarn if "4bit" in str(warning.message)]
     figures = json.loads(output.read_text())
     assert figures["command"].startswith("python -m tests.benchmarks.gpu --tiny --device cpu")
     assert figures["device"] == "CPU" and figures["torch"] == torch.__version__ and "transformers" in figures
