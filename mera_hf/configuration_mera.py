@@ -1,4 +1,4 @@
-"""Configuration of MERA: a causal language model whose vocabulary holds one token per diagnosis code.
+"""Configuration of MERA: a language model whose vocabulary holds one token per diagnosis code.
 
 This file and the other `*_mera.py` beside it are copied into a checkpoint by `save_pretrained`, so that
 `trust_remote_code=True` loads it without this package. They need torch and transformers alone.
@@ -26,7 +26,8 @@ class MeraConfig(PreTrainedConfig):
 
     Args:
         text_config (`PreTrainedConfig` or `dict`, *optional*):
-            Configuration of the causal language model, any `AutoModelForCausalLM`.
+            Configuration of the language model, any `AutoModelForCausalLM` or, where it says `is_encoder_decoder`, any
+            `AutoModelForSeq2SeqLM`.
         descriptions (`list[str]`, *optional*):
             Official description of each code.
         level_groups (`dict[str, list[int]]`, *optional*):
@@ -52,7 +53,7 @@ class MeraConfig(PreTrainedConfig):
             Dropout on the token embeddings and on the hidden state of a decision (for small models trained from scratch).
         positions (`str`, *optional*, defaults to `"token"`):
             `"token"`: one position per token, as language models have it. `"visit"`: the codes of a visit share a position,
-            since their order means nothing (this project's choice; for `history_text="code"`).
+            since their order means nothing (this project's choice; for `history_text="code"` and a decoder alone).
         calibration (`list[float]`, *optional*):
             Weights of the log-odds that a code is in the next visit, fitted on validation, see
             [`MeraForDiagnosis.log_odds`]; without it the log-odds are the code logit less the EOV logit.
@@ -93,6 +94,7 @@ class MeraConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         # PEFT and merging read the tie at the top level
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+        self.is_encoder_decoder = bool(self.text_config.is_encoder_decoder)
         self.check_choices()
 
     def check_choices(self) -> None:
@@ -105,13 +107,26 @@ class MeraConfig(PreTrainedConfig):
             raise ValueError(
                 "`positions='visit'` needs `history_text='code'`: the words of a description have an order."
             )
+        if self.positions == "visit" and self.is_encoder_decoder:
+            raise ValueError(
+                f"`positions='visit'` needs a decoder alone: {self.text_config.model_type} counts positions by itself."
+            )
+
+    @property
+    def decoder_start_token_id(self) -> int | None:
+        """What the decoder of an encoder-decoder reads first; `None` for a decoder alone."""
+        if not self.is_encoder_decoder:
+            return None
+        start = getattr(self.text_config, "decoder_start_token_id", None)
+        return self.text_config.pad_token_id if start is None else start  # as T5 has it
 
     @property
     def codes(self) -> list[str]:
         """The codes of the candidate space in the order of their tokens; empty before code tokens are added."""
         if self.code_token_start is None:
             return []
-        return [self.id2label[index] for index in range(len(self.id2label))]
+        labels = self.id2label  # read once: reading a field of a config is slow
+        return [labels[index] for index in range(len(labels))]
 
     @property
     def num_codes(self) -> int:

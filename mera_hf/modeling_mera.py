@@ -1,9 +1,9 @@
-"""MERA: rank all diagnosis codes for the next visit in one forward pass of a causal language model.
+"""MERA: rank all diagnosis codes for the next visit in one forward pass of a language model.
 
-What is in here: [`MeraForDiagnosis`] wraps any `AutoModelForCausalLM` and reads the logits of the code tokens and of the
-end-of-visit token EOV at decision positions; [`RankingHead`] adds the code bias and the history term; [`Readout`] is what
-logits are made of, for losses that do without the table of logits; [`MeraRanking`] is what the one ranking function,
-[`MeraForDiagnosis.rank`], returns.
+What is in here: [`MeraForDiagnosis`] wraps any `AutoModelForCausalLM` or `AutoModelForSeq2SeqLM` and reads the logits of the
+code tokens and of the end-of-visit token EOV at decision positions; [`RankingHead`] adds the code bias and the history term;
+[`Readout`] is what logits are made of, for losses that do without the table of logits; [`MeraRanking`] is what the one
+ranking function, [`MeraForDiagnosis.rank`], returns.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .attention_mera import attention_arguments
 from .configuration_mera import MeraConfig
-from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, batches_by_length, collate_timelines
+from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
 
 
 @dataclass
@@ -144,10 +144,13 @@ class RankingHead(nn.Module):
 
         Shapes: `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes` (V, H), `history_values`
         (V, H, 7)."""
+        if not torch.is_autocast_enabled(hidden.device.type):
+            # Beside an adapter the head is in float32, also on a base in half precision
+            hidden, code_rows = (tensor.to(self.log_prevalence.dtype) for tensor in (hidden, code_rows))
         parts = {}
         if hasattr(self, "code_bias"):
             parts["bias"] = self.code_bias
-        if hasattr(self, "patient_gate") and history_codes is not None and history_codes.shape[1]:
+        if hasattr(self, "patient_gate") and history_codes is not None:
             codes = history_codes.clamp(min=0)  # (V, H)
             values = torch.cat([history_values, self.log_prevalence[codes][:, :, None]], dim=-1)  # (V, H, 8)
             values = values.masked_fill(history_codes[:, :, None] < 0, 0.0).to(hidden.dtype)
@@ -160,7 +163,9 @@ class RankingHead(nn.Module):
 
 class MeraForDiagnosis(PreTrainedModel):
     """
-    A causal language model that ranks diagnosis codes (huggingface.co/papers/2501.17326).
+    A language model that ranks diagnosis codes (huggingface.co/papers/2501.17326).
+
+    Of an encoder-decoder the encoder reads the history and the decoder writes the visit, see [`collate_pairs`].
 
     Example:
 
@@ -174,7 +179,7 @@ class MeraForDiagnosis(PreTrainedModel):
     """
 
     config: MeraConfig
-    base_model_prefix = "language_model"  # lets a plain causal-LM checkpoint load straight into the wrapper
+    base_model_prefix = "language_model"  # lets a plain checkpoint load straight into the wrapper
     _tied_weights_keys = {}  # a dict: PEFT looks for the ties of the children only if the top level has one
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
@@ -182,7 +187,8 @@ class MeraForDiagnosis(PreTrainedModel):
 
     def __init__(self, config: MeraConfig):
         super().__init__(config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        self.language_model = family.from_config(config.text_config)
         if config.num_codes:
             self.ranking_head = RankingHead(config, self.hidden_size)
         self.post_init()
@@ -207,6 +213,19 @@ class MeraForDiagnosis(PreTrainedModel):
     def set_output_embeddings(self, new_embeddings):
         self.language_model.set_output_embeddings(new_embeddings)
 
+    def resize_token_embeddings(self, *args, **kwargs):
+        return self.language_model.resize_token_embeddings(*args, **kwargs)  # BART has a bias to resize beside them
+
+    def tie_weights(self, *args, **kwargs):
+        """As in transformers, but what a checkpoint holds apart stays apart: T5 configs say that the output matrix is tied,
+        and Flan-T5 has one of its own, which a resize would tie."""
+        tied = dict(self.all_tied_weights_keys)
+        super().tie_weights(*args, **kwargs)
+        apart = tied.keys() - self.all_tied_weights_keys.keys()
+        if apart:
+            ties = self.language_model._tied_weights_keys.items()
+            self.language_model._tied_weights_keys = {k: v for k, v in ties if f"language_model.{k}" not in apart}
+
     def reset_ranking_head(self) -> None:
         """Put an untrained ranking head, all zero, in place of the present one, as the config has it."""
         weight = self.get_input_embeddings().weight
@@ -215,18 +234,64 @@ class MeraForDiagnosis(PreTrainedModel):
         self._init_weights(self.ranking_head)
 
     def code_rows(self) -> torch.Tensor:
-        """Output rows of the codes in tree order with EOV last, shape `(codes + 1, d)`."""
-        return self.get_output_embeddings().weight[self._code_slice()]
+        """Output rows of the codes in tree order with EOV last, shape `(codes + 1, d)`; a view of what is trained."""
+        head, trained = self._trained_rows(self.get_output_embeddings())
+        return head.weight[self._code_slice()] if trained is None else trained[: self.config.num_codes + 1]
 
     def _code_slice(self) -> slice:
         start = self.config.code_token_start
         return slice(start, start + self.config.num_codes + 1)
+
+    def _trained_rows(self, embeddings: nn.Module) -> tuple[nn.Module, torch.Tensor | None]:
+        """The layer inside PEFT's wrapper of trained token rows, and those rows in its precision, the first code first.
+
+        PEFT itself copies them into the whole table in every forward pass, and takes a gradient of the whole table. Where
+        nothing is trained, or other rows than `peft_config` names, the module that was given and `None`.
+        """
+        adapter = getattr(embeddings, "token_adapter", None)
+        if adapter is None:
+            return embeddings, None
+        if adapter.disable_adapters and adapter.merged:
+            adapter.unmerge()  # as PEFT does in the next forward pass of the layer
+        if adapter.disable_adapters or adapter.merged:
+            return adapter.base_layer, None
+        start = self.config.code_token_start
+        for name in adapter.active_adapters:
+            tokens = adapter.token_indices.get(name, [])
+            if len(tokens) > self.config.num_codes and list(tokens) == list(range(start, start + len(tokens))):
+                return adapter.base_layer, adapter.trainable_tokens_delta[name].to(adapter.base_layer.weight.dtype)
+        return embeddings, None
+
+    def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
+        """The input embeddings of tokens, shape (B, S, d)."""
+        layer, trained = self._trained_rows(self.get_input_embeddings())
+        embeds = layer(input_ids)
+        if trained is None:
+            return embeds
+        rows = input_ids - self.config.code_token_start
+        inside = (rows >= 0) & (rows < len(trained))
+        ours = nn.functional.embedding(rows.clamp(0, len(trained) - 1), trained) * getattr(layer, "embed_scale", 1.0)
+        return torch.where(inside[..., None], ours.to(embeds.dtype), embeds)
+
+    def _vocabulary_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of codes and words, shape (Q, vocabulary)."""
+        head, trained = self._trained_rows(self.get_output_embeddings())
+        logits = head(hidden)
+        if trained is not None:
+            start = self.config.code_token_start
+            stop = start + len(trained)
+            bias = getattr(head, "bias", None)
+            ours = nn.functional.linear(hidden, trained, None if bias is None else bias[start:stop])
+            logits = logits.slice_scatter(ours, 1, start, stop)
+        logits = logits * self._output_scale
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
         decision_index: torch.LongTensor | None = None,
         decision_visit: torch.LongTensor | None = None,
         history_codes: torch.LongTensor | None = None,
@@ -238,10 +303,13 @@ class MeraForDiagnosis(PreTrainedModel):
     ) -> MeraOutput:
         """
         Args:
-            input_ids (`torch.LongTensor` of shape `(B, S)`): timelines.
+            input_ids (`torch.LongTensor` of shape `(B, S)`): timelines; what the encoder reads of an encoder-decoder.
             attention_mask (`torch.LongTensor` of shape `(B, S)` or `(B, S, 3)`, *optional*):
                 as in any causal LM, or what each token sees, see `attention_mera.py`.
             position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): as in any causal LM.
+            decoder_input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                what the decoder of an encoder-decoder reads. Padding stands on the right, where it needs no mask. "Tokens"
+                below are these.
             decision_index (`torch.LongTensor` of shape `(P,)`, *optional*):
                 decision positions in the flattened `B * S` tokens; the last token of every sequence without it.
             decision_visit (`torch.LongTensor` of shape `(P,)`, *optional*):
@@ -254,21 +322,26 @@ class MeraForDiagnosis(PreTrainedModel):
                 gets the [`Readout`], and what it returns is returned in place of logits. A loss belongs here, inside the
                 forward pass, where engines that share out the weights have gathered them.
         """
+        for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
+            # FSDP2 gathers the weights of what is called, and rows of these are read
+            if hasattr(embeddings, "unshard"):
+                embeddings.unshard()
         if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-        decoder = self.language_model.base_model
-        hidden = decoder(
-            inputs_embeds=self._dropout(inputs_embeds),
-            position_ids=position_ids,
-            use_cache=False,
-            **attention_arguments(decoder, attention_mask, inputs_embeds),
-        ).last_hidden_state  # (B, S, d)
+            inputs_embeds = self._embed(input_ids)
+        inputs_embeds = self._dropout(inputs_embeds)
+        if self.config.is_encoder_decoder:
+            hidden = self._decoded(inputs_embeds, attention_mask, decoder_input_ids)  # (B, T, d)
+            attention_mask = None  # it was the encoder's
+        else:
+            decoder = self.language_model.base_model
+            hidden = decoder(
+                inputs_embeds=inputs_embeds,
+                position_ids=position_ids,
+                use_cache=False,
+                **attention_arguments(decoder, attention_mask, inputs_embeds),
+            ).last_hidden_state  # (B, S, d)
         if vocabulary_index is not None:
-            hidden = hidden.flatten(0, 1)[vocabulary_index]  # (Q, d)
-            logits = self.get_output_embeddings()(hidden) * self._output_scale
-            if self._softcap is not None:
-                logits = torch.tanh(logits / self._softcap) * self._softcap
-            return MeraOutput(vocabulary_logits=logits)
+            return MeraOutput(vocabulary_logits=self._vocabulary_logits(hidden.flatten(0, 1)[vocabulary_index]))
         if decision_index is None:
             decision_index = _last_tokens(hidden, attention_mask)
         if decision_visit is None:
@@ -276,7 +349,8 @@ class MeraForDiagnosis(PreTrainedModel):
         hidden = self._dropout(hidden.flatten(0, 1)[decision_index])  # (P, d)
         rows = self.code_rows()
         parts = self.ranking_head(hidden, rows, decision_visit, history_codes, history_values)
-        output_bias = getattr(self.get_output_embeddings(), "bias", None)  # Phi and GPT-J have one
+        head, _ = self._trained_rows(self.get_output_embeddings())
+        output_bias = getattr(head, "bias", None)  # Phi and GPT-J have one
         if output_bias is not None:
             parts["bias"] = parts.get("bias", 0.0) + output_bias[self._code_slice()] * self._output_scale
         readout = Readout(hidden, rows, self._output_scale, self._softcap, **parts)
@@ -285,14 +359,35 @@ class MeraForDiagnosis(PreTrainedModel):
         logits = readout.logits()
         return MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
 
+    def _decoded(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, decoder_input_ids: torch.LongTensor
+    ) -> torch.Tensor:
+        """Hidden states of the decoder of an encoder-decoder, shape `(B, T, d)`. T5 has no base model below its logits."""
+        encoded = self.language_model.get_encoder()(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
+        return self.language_model.get_decoder()(
+            inputs_embeds=self._dropout(self._embed(decoder_input_ids)),
+            encoder_hidden_states=encoded.last_hidden_state,
+            encoder_attention_mask=attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+
+    def generate(self, generation_config, **kwargs):
+        """What the language model generates under these settings alone, for memorizing; its own may search with beams or force
+        the end of sequence, as BART's do. Engines that share out the weights take this for a forward pass."""
+        own, self.language_model.generation_config = self.language_model.generation_config, generation_config
+        try:
+            return self.language_model.generate(**kwargs)
+        finally:
+            self.language_model.generation_config = own
+
     def _dropout(self, values: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(values, self.config.hidden_dropout, self.training)
 
     @property
     def _output_scale(self) -> float:
-        """The factor that some families put behind their output matrix (Cohere, Falcon-H1, Granite)."""
+        """The factor that some families put before or behind their output matrix (Cohere, Falcon-H1, Granite, T5)."""
         text = self.config.text_config
-        scale = 1.0
+        scale = text.d_model**-0.5 if getattr(text, "scale_decoder_outputs", False) else 1.0
         for name in ("logit_scale", "lm_head_multiplier"):
             scale *= 1.0 if getattr(text, name, None) is None else getattr(text, name)
         return scale / (getattr(text, "logits_scaling", None) or 1.0)
@@ -365,11 +460,13 @@ class MeraForDiagnosis(PreTrainedModel):
         timelines = [encoder.encode_history(patient) for patient in patients]
         lengths = [len(timeline.input_ids) for timeline in timelines]
         batches = batches_by_length(range(len(timelines)), lengths, batch_size, batch_tokens)
+        pad, start = tokenizer.pad_token_id or 0, self.config.decoder_start_token_id
         training = self.training
         self.eval()
         try:
             for rows in progress(batches) if progress is not None else batches:
-                batch = collate_timelines([timelines[row] for row in rows], tokenizer.pad_token_id or 0)
+                some = [timelines[row] for row in rows]
+                batch = collate_timelines(some, pad) if start is None else collate_pairs(some, pad, start)
                 batch = {name: tensor.to(self.device) for name, tensor in batch.items() if name in FORWARD_INPUTS}
                 yield rows, self(**batch), batch
         finally:
@@ -451,6 +548,7 @@ FORWARD_INPUTS = (
     "input_ids",
     "attention_mask",
     "position_ids",
+    "decoder_input_ids",
     "decision_index",
     "decision_visit",
     "history_codes",

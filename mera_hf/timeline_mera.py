@@ -13,6 +13,9 @@ that go on from the end of its history with bare codes, each in an order of its 
     <profile> ... <visit> c11 Diabetes c12 Fever <eov> <visit> c21 Hypertension c22 Asthma <eov>
                                                       |- <visit> c21 c22                        |- <visit> c31 c32 c33
                                                       `- <visit> c22 c21                        `- <visit> c33 c31 c32
+
+An encoder reads in both directions, so that an encoder-decoder sees the timeline cut once for every visit that it writes:
+what stands before the `<visit>` is the encoder's, and from there on the decoder's ([`collate_pairs`]).
 """
 
 import itertools
@@ -108,22 +111,27 @@ class TimelineEncoder:
         check_code_tokens(config, tokenizer)
         self.config = config
         self.max_length = max_length
-        self.code_index = {code: index for index, code in enumerate(config.codes)}
-        self.vocabularies = [code.split(":")[0] for code in config.codes]  # ICD9CM, ICD10CM
+        codes = config.codes
+        self.code_index = {code: index for index, code in enumerate(codes)}
+        self.vocabularies = [code.split(":")[0] for code in codes]  # ICD9CM, ICD10CM
         self.bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         self.tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
-        self.segments = [self._segment(index) for index in range(config.num_codes)]
+        self.segments = self._segments()
         # Reading a field of a config costs more than all else that is done for a visit
         self.visit_mark, self.eov, self.with_text = config.visit_token_id, config.eov_token_id, config.use_visit_text
         self.shared_positions = config.positions == "visit"
 
-    def _segment(self, index: int) -> list[int]:
-        token = [self.config.code_token_start + index]
-        if self.config.history_text == "code":
-            return token
-        words = self.words(self.config.descriptions[index])
-        return token + words if self.config.history_text == "code+description" else words
+    def _segments(self) -> list[list[int]]:
+        """The tokens of each code in a history."""
+        start, text = self.config.code_token_start, self.config.history_text
+        tokens = [[start + index] for index in range(len(self.code_index))]
+        if text == "code":
+            return tokens
+        words = [self.words(description) for description in self.config.descriptions]
+        return (
+            [token + more for token, more in zip(tokens, words, strict=True)] if text == "code+description" else words
+        )
 
     def words(self, text: str) -> list[int]:
         """Token ids of a phrase; phrases repeat across patients, so they are kept."""
@@ -390,17 +398,49 @@ def collate_timelines(
     }
 
 
+def collate_pairs(timelines: list[Timeline], pad_token_id: int, decoder_start_token_id: int) -> dict:
+    """Pad timelines into a batch for an encoder-decoder, one row for each target visit: all decisions of a visit share it.
+
+    The batch is that of [`collate_timelines`], row `v` being target visit `v`, except for
+        `input_ids`, `attention_mask` (V, S): the timeline before the visit, nothing of which the visit can be told from;
+        `decoder_input_ids` (V, T): the start token, then the visit from its mark to the last decision, padded on the right;
+        `decision_index` (P,): positions in the flattened (V * T) tokens of the decoder;
+        and there are no `position_ids`.
+    """
+    read, written, places = [], [], []
+    for timeline in timelines:
+        visits = itertools.groupby(
+            zip(timeline.decision_visits, timeline.decisions, strict=True), lambda pair: pair[0]
+        )
+        for _, decisions in visits:
+            decisions = [place for _, place in decisions]
+            start = decisions[0]  # the mark of the visit
+            read.append(timeline.input_ids[:start])
+            written.append([decoder_start_token_id, *timeline.input_ids[start : decisions[-1] + 1]])
+            places.append([place - start + 1 for place in decisions])
+    width = max(map(len, written))
+    decision_index = [row * width + place for row, decisions in enumerate(places) for place in decisions]
+    batch = collate_timelines(timelines, pad_token_id)
+    del batch["position_ids"]
+    return batch | {
+        "input_ids": _padded(read, pad_token_id),
+        "attention_mask": _padded([[1] * len(tokens) for tokens in read], 0),
+        "decoder_input_ids": _padded(written, pad_token_id),
+        "decision_index": _flat([decision_index]),
+    }
+
+
 def _flat(rows: Iterable[list], dtype: torch.dtype = torch.long) -> torch.Tensor:
     """The numbers of all lists in one row. An array reads Python numbers five times as fast as `torch.tensor` does."""
     numbers = array("q" if dtype == torch.long else "f", list(itertools.chain.from_iterable(rows)))
     return torch.frombuffer(numbers, dtype=dtype) if numbers else torch.empty(0, dtype=dtype)
 
 
-def _padded(rows: list[list[int]]) -> torch.Tensor:
-    """Lists of numbers as rows of a table as wide as the longest, filled up with -1."""
+def _padded(rows: list[list[int]], filler: int = -1) -> torch.Tensor:
+    """Lists of numbers as rows of a table as wide as the longest."""
     lengths = _flat([[len(row) for row in rows]])
     is_number = torch.arange(max(map(len, rows), default=0)) < lengths[:, None]
-    return torch.full(is_number.shape, -1).masked_scatter(is_number, _flat(rows))
+    return torch.full(is_number.shape, filler).masked_scatter(is_number, _flat(rows))
 
 
 def check_code_tokens(config, tokenizer) -> None:
@@ -414,7 +454,7 @@ def check_code_tokens(config, tokenizer) -> None:
             "the model has no code tokens yet; add them with `mera_hf.add_code_tokens(model, tokenizer, codes)`."
         )
     wanted = {
-        **{f"<{code}>": config.code_token_start + index for index, code in enumerate(config.codes)},
+        **{f"<{code}>": index for index, code in enumerate(config.codes, start=config.code_token_start)},
         "<eov>": config.eov_token_id,
         "<visit>": config.visit_token_id,
         "<profile>": config.profile_token_id,
@@ -435,6 +475,7 @@ __all__ = [
     "TimelineEncoder",
     "batches_by_length",
     "check_code_tokens",
+    "collate_pairs",
     "collate_timelines",
     "history_entries",
     "profile_text",

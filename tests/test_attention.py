@@ -64,7 +64,7 @@ def attention(model, name: str):
 def decisions(model, batch: dict) -> torch.Tensor:
     """Logits of codes and EOV, shape `(P, C + 1)`."""
     with torch.no_grad():
-        output = model(**{name: batch[name].to(model.device) for name in FORWARD_INPUTS})
+        output = model(**{name: batch[name].to(model.device) for name in FORWARD_INPUTS if name in batch})
     return torch.cat([output.code_logits, output.eov_logits[:, None]], 1).float().cpu()
 
 

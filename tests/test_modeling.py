@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 import torch
-from tiny import CODES, FAMILIES, encoder_of, patients, randomise_head, tiny_mera
+from tiny import CODES, FAMILIES, batch_of, encoder_of, patients, randomise_head, tiny_mera
 from transformers import AutoConfig, AutoModel
 
 from mera_hf.configuration_mera import MeraConfig
@@ -26,7 +26,7 @@ def by_code(ranking):
 # -- ranking ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
 def test_a_ranking_does_not_depend_on_the_batch(family):
     model, tokenizer = tiny_mera(family)
     rows = patients(9, fewest_visits=1)
@@ -44,21 +44,23 @@ def test_a_ranking_does_not_depend_on_the_batch(family):
     assert torch.equal(backwards.order.flip(0), together.order)
 
 
-def test_a_ranking_is_that_of_the_training_forward(llama):
+@pytest.mark.parametrize("family", ["llama", "t5", "bart"])
+def test_a_ranking_is_that_of_the_training_forward(family):
     """The decision before the first code of the last visit, in a pass over the whole timeline."""
-    model, tokenizer = llama
+    model, tokenizer = tiny_mera(family)
     for row in patients(3, seed=8):
         timeline = encoder_of(model, tokenizer).encode(row)
-        batch = collate_timelines([timeline], 0)
+        batch = batch_of(model, [timeline])
         with torch.no_grad():
-            output = model(**{name: batch[name] for name in FORWARD_INPUTS})
+            output = model(**{name: tensor for name, tensor in batch.items() if name in FORWARD_INPUTS})
         decision = max(at for at, given in enumerate(timeline.decision_given) if given == 0)
         ranking = rank(model, tokenizer, [{**row, "visits": row["visits"][:-1]}])
         torch.testing.assert_close(by_code(ranking)[0], output.code_logits[decision], rtol=0, atol=1e-5)
 
 
-def test_the_order_of_codes_in_a_visit_means_nothing_and_the_order_of_visits_does(llama):
-    model, tokenizer = llama
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_the_order_of_codes_in_a_visit_means_nothing_and_the_order_of_visits_does(family):
+    model, tokenizer = tiny_mera(family)
     rows = patients(4, seed=3, fewest_visits=3)
     ranking = rank(model, tokenizer, rows)
     reordered = [
@@ -127,7 +129,7 @@ def test_forward_without_decisions_reads_the_last_token_on_either_side(llama):
 def test_dropout_acts_in_training_alone():
     model, tokenizer = tiny_mera("llama", hidden_dropout=0.5)
     batch = collate_timelines([encoder_of(model, tokenizer).encode(row) for row in patients(2)], 0)
-    inputs = {name: batch[name] for name in FORWARD_INPUTS}
+    inputs = {name: tensor for name, tensor in batch.items() if name in FORWARD_INPUTS}
     assert torch.equal(model(**inputs).code_logits, model(**inputs).code_logits)
     model.train()
     assert not torch.equal(model(**inputs).code_logits, model(**inputs).code_logits)
@@ -329,7 +331,7 @@ def test_config_round_trip(tmp_path):
     assert loaded.text_config.vocab_size == config.text_config.vocab_size
 
 
-@pytest.mark.parametrize("family", ["llama", "llama_tied", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "llama_tied", "gpt2", "t5", "bart"])
 def test_checkpoints_load_with_equal_logits(family, tmp_path, rows):
     model, tokenizer = tiny_mera(family)
     model.save_pretrained(tmp_path)
@@ -354,9 +356,12 @@ def run_python(script: str, *arguments: str, cwd=None, blocked: bool = False) ->
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A checkpoint on disk that carries its code, and the ranking that it gives."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model, tokenizer = tiny_mera("llama")
+    return save_with_code(tmp_path_factory.mktemp("checkpoint"), "llama")
+
+
+def save_with_code(folder, family):
+    """Write a checkpoint that carries its code, and give the ranking that it gives."""
+    model, tokenizer = tiny_mera(family)
     model.config.save_pretrained(folder / "config")  # without the code
     # On the classes the registration would outlast this test
     registered = {cls: cls._auto_class for cls in (MeraConfig, MeraForDiagnosis)}
@@ -416,8 +421,9 @@ def test_every_public_name_is_there():
     assert run_python("import mera_hf\nprint(all(getattr(mera_hf, name) for name in mera_hf.__all__))") == "True"
 
 
-def test_the_code_travels_with_the_checkpoint(checkpoint, tmp_path):
-    folder, ranking = checkpoint
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_the_code_travels_with_the_checkpoint(family, tmp_path):
+    folder, ranking = save_with_code(tmp_path, family)
     for name in ("attention_mera.py", "configuration_mera.py", "modeling_mera.py", "timeline_mera.py"):
         assert (folder / name).is_file()
     script = f"""

@@ -9,7 +9,14 @@ import pytest
 import torch
 import yaml
 from cohort import CODES, write_visits
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    set_seed,
+)
 
 import mera_hf
 from mera_hf.cli.main import main
@@ -22,13 +29,16 @@ from mera_hf.training.mera_config import MeraTrainerConfig
 
 
 FOLDERS = (Path(__file__).parents[1] / "recipes", Path(mera_hf.__file__).parent / "cli" / "demo_recipe")
-RECIPES = {f"{path.parent.name}/{path.stem}": path for folder in FOLDERS for path in sorted(folder.rglob("*.yaml"))}
+FILES = {f"{path.parent.name}/{path.stem}": path for folder in FOLDERS for path in sorted(folder.rglob("*.yaml"))}
+RECIPES = {name: path for name, path in FILES.items() if not name.startswith("accelerate/")}
+LAUNCHES = {name: path for name, path in FILES.items() if name.startswith("accelerate/")}
 LARGE = {"biomistral-7b": "BioMistral/BioMistral-7B", "llama2-7b": "meta-llama/Llama-2-7b-hf"}
 HOWS = ("full", "lora", "qlora")
+RUNS = [*((base, how) for base in LARGE for how in HOWS), ("t5-base", "full")]
 
 
 def test_the_recipes_are_there():
-    large = {f"{base}/{stage}-{how}" for base in LARGE for stage in ("memorize", "train") for how in HOWS}
+    large = {f"{base}/{stage}-{how}" for base, how in RUNS for stage in ("memorize", "train")}
     assert large | {"tiny-cpu/memorize", "tiny-cpu/train", "demo_recipe/memorize", "demo_recipe/train"} <= set(RECIPES)
 
 
@@ -48,12 +58,34 @@ def test_the_parser_takes_every_value_as_it_is_written(name):
             assert getattr(found[0], "value", found[0]) == value, key
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_key_is_explained(name):
-    lines = RECIPES[name].read_text().splitlines()
+    lines = FILES[name].read_text().splitlines()
+    keys = r"\s*\w+: *[^ ]" if name in LAUNCHES else r"\w+:"
     for before, line in zip(["", *lines], lines, strict=False):
-        if re.match(r"\w+:", line):
+        if re.match(keys, line):
             assert "#" in line or before.startswith("#"), f"{line!r} has no comment, above it or behind it"
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_accelerate_takes_every_key_of_a_launch(name):
+    """And no launch sets what the recipe of a training decides, or starts the model from weights that are not there."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(LAUNCHES[name]))
+    known = {action.dest for action in launch_command_parser()._actions}
+    assert {*config.fsdp_config, *config.deepspeed_config} <= known
+    assert config.mixed_precision == "no" and config.num_processes == 2
+    engine = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}[name.split("/")[1]]
+    assert config.distributed_type == engine
+    if engine == "FSDP":
+        assert config.fsdp_config["fsdp_version"] == 2
+        assert config.fsdp_config["fsdp_cpu_ram_efficient_loading"] is False
+    if engine == "DEEPSPEED":
+        assert f"zero{config.deepspeed_config['zero_stage']}" == name.split("/")[1]
+        assert config.deepspeed_config["zero3_init_flag"] is False
+    assert config.deepspeed_config.get("zero3_save_16bit_model", False) == name.endswith("zero3")
 
 
 @pytest.mark.parametrize("stage", ["memorize", "train"])
@@ -83,11 +115,13 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
-    """Plain causal language models of the architectures, untied as they are, and as wide as a block of 4 bit."""
+    """Plain language models of the architectures, untied as they are, and as wide as a block of 4 bit."""
     size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     families = {
-        "biomistral-7b": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": None},
-        "llama2-7b": {"model_type": "llama"},
+        "biomistral-7b": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": None, **size},
+        "llama2-7b": {"model_type": "llama", **size},
+        "t5-base": {"model_type": "t5", "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+        | {"feed_forward_proj": "gated-gelu"},
     }
 
     def make(base):
@@ -99,17 +133,19 @@ def stand_in(tmp_path_factory):
             ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
             set_seed(0)
             config = AutoConfig.for_model(
-                **families[base], **size, **ids, vocab_size=len(tokenizer), tie_word_embeddings=False
+                **families[base], **ids, vocab_size=len(tokenizer), tie_word_embeddings=False
             )
-            AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            model = kind.from_config(config)
+            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().flip(0))  # T5 configs tie it
+            model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         return folder
 
     return make
 
 
-@pytest.mark.parametrize("base", LARGE)
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(("base", "how"), RUNS)
 def test_a_large_recipe_memorizes_and_trains_a_stand_in(base, how, dataset, stand_in, tmp_path, capfd):
     if how == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")

@@ -3,9 +3,10 @@
 import random
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, set_seed
 
 from mera_hf.data.memorizing import memorizing_texts
+from mera_hf.data.timelines import TimelineCollator
 from mera_hf.icd import sort_codes
 from mera_hf.timeline_mera import TimelineEncoder
 from mera_hf.training.code_tokens import add_code_tokens
@@ -23,6 +24,7 @@ CODES = sort_codes(
 )
 TEXTS = ["discharged home in good health", "transferred to another hospital"]
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+LAYERS = {"layers": 2, "ffn_dim": 48, "attention_heads": 4}
 FAMILIES = {
     "llama": {"model_type": "llama", **SMALL, "tie_word_embeddings": False, "max_position_embeddings": 256},
     "llama_tied": {"model_type": "llama", **SMALL, "tie_word_embeddings": True, "max_position_embeddings": 256},
@@ -38,6 +40,21 @@ FAMILIES = {
     "cohere": {"model_type": "cohere", **SMALL, "num_key_value_heads": 2, "logit_scale": 0.25},
     "phi": {"model_type": "phi", **SMALL},  # its output matrix has a bias
 }
+T5 = {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
+ENCODER_DECODERS = {
+    "t5": T5,
+    # As checkpoints of T5 v1.1 and Flan-T5 say it: nothing is scaled, and `save_base` gives it an output matrix of its own
+    "flan_t5": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "bart": {
+        "model_type": "bart",
+        "d_model": 32,
+        "max_position_embeddings": 256,
+        "dropout": 0.0,
+        "scale_embedding": True,
+        "init_std": 0.2,  # what it says would hardly depend on what it reads
+    }
+    | {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in LAYERS.items()},
+}
 
 
 def texts() -> list[str]:
@@ -48,7 +65,7 @@ def texts() -> list[str]:
 
 def tiny_mera(family: str = "llama", seed: int = 0, head: bool = True, **config_fields):
     """A model with tokens for `CODES` and its tokenizer; `head` gives it a ranking head that is not zero."""
-    model, tokenizer = from_scratch(FAMILIES[family], texts(), seed)
+    model, tokenizer = from_scratch((FAMILIES | ENCODER_DECODERS)[family], texts(), seed)
     add_code_tokens(model, tokenizer, CODES, **config_fields)
     if head:
         randomise_head(model, seed)
@@ -63,15 +80,19 @@ def randomise_head(model, seed: int = 0, scale: float = 0.3) -> None:
 
 
 def save_base(folder, family: str, padding: int = 0, seed: int = 0, **fields):
-    """Write a plain causal language model and its tokenizer, as anyone may have them on disk; returns both."""
+    """Write a plain language model and its tokenizer, as anyone may have them on disk; returns both."""
     tokenizer = word_tokenizer(texts())
-    fields = {**FAMILIES[family], **fields}
+    fields = {**(FAMILIES | ENCODER_DECODERS)[family], **fields}
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = AutoConfig.for_model(**fields, vocab_size=len(tokenizer) + padding, **special)
     set_seed(seed)
-    model = AutoModelForCausalLM.from_config(config).eval()
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = kind.from_config(config).eval()
     # Rows of a trained model are larger than those of a fresh one; logits would hardly differ otherwise
     with torch.no_grad():
+        if family == "flan_t5":
+            model.lm_head.weight = torch.nn.Parameter(0.3 * torch.randn_like(model.lm_head.weight))
+            model.get_input_embeddings().weight.div_(10)  # fresh rows of T5 are as large as trained ones
         model.get_input_embeddings().weight.mul_(10)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -94,6 +115,11 @@ def patients(count: int, seed: int = 0, fewest_visits: int = 2, most_visits: int
         }
         rows.append({"patient_id": str(number), "profile": profile, "visits": visits})
     return rows
+
+
+def batch_of(model, timelines, pad_token_id: int = 0) -> dict:
+    """The batch that `model` reads, whatever kind it is of."""
+    return TimelineCollator(pad_token_id, decoder_start_token_id=model.config.decoder_start_token_id)(timelines)
 
 
 def encoder_of(model, tokenizer, max_length: int | None = None) -> TimelineEncoder:

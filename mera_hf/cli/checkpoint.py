@@ -9,11 +9,12 @@ def open_checkpoint(name: str):
     """The model, on the GPU if there is one, and its tokenizer.
 
     Raises:
-        [`InputError`]: where there is no checkpoint, it is not one of mera, a part of it is missing, or it was
-            memorized but not trained to rank.
+        [`InputError`]: where there is no checkpoint, it is not one of mera, it is an adapter, a part of it
+            is missing, or it was memorized but not trained to rank.
     """
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     from ..timeline_mera import check_code_tokens
 
@@ -24,6 +25,8 @@ def open_checkpoint(name: str):
         raise InputError(f"checkpoint {name!r} {where}: {str(error).splitlines()[0]}") from error
     if config.model_type != "mera":
         raise InputError(f"checkpoint {name!r} is a {config.model_type} model; train it with `mera train` first.")
+    if find_adapter_config_file(name):
+        raise InputError(f"checkpoint {name!r} is an adapter; merge it into its base first: `mera merge`.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

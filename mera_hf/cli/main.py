@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import cross_validate, demo, evaluate, export, memorize, predict, prepare, train
+from . import cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
 
 
 DESCRIPTION = """\
@@ -25,6 +25,9 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
 
 and for cohorts too small for a test split
   mera cross-validate   measure a recipe by cross-validation over patients
+
+and for models trained by adapters (LoRA, QLoRA)
+  mera merge       merge an adapter into its base, without quantisation
 """
 VERBS = {
     "demo": demo,
@@ -35,7 +38,10 @@ VERBS = {
     "predict": predict,
     "export": export,
     "cross-validate": cross_validate,
+    "merge": merge,
 }
+
+ONE_PROCESS = ("demo", "prepare", "evaluate", "cross-validate")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         parsers[args.verb].error(f"unknown argument {rest[0]}")
     _quiet()
     try:
+        if args.verb in ONE_PROCESS and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise InputError("it runs in one process; start it without `accelerate launch`.")
         return VERBS[args.verb].run(args)
     except InputError as error:
         print(f"mera {args.verb}: {error}", file=sys.stderr)

@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     dataset, codes = open_dataset(folder)
     stage = Stage(args, training_args.output_dir, (model_args.model_name_or_path, folder))
     metrics = memorize(training_args, model_args, mera_args, dataset, codes, stage)
+    if metrics is None:
+        return 0
     print("\nshare of answers that are right to the last token (unseen: a wording that was not trained on):")
     for name, value in metrics.items():
         print(f"  {name.replace('_', ' '):<32}{value:6.1%}")
@@ -51,24 +53,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def memorize(training_args, model_args, mera_args, dataset, codes: list[str], stage: Stage) -> dict[str, float]:
-    """Train the stage and write its checkpoint with `memorization.json`; returns the exact match."""
+def memorize(training_args, model_args, mera_args, dataset, codes: list[str], stage: Stage) -> dict[str, float] | None:
+    """Train the stage and write its checkpoint with `memorization.json`; returns the exact match. Of several processes the
+    main one does all but training, and the others return `None`."""
     import json
 
     from tqdm import tqdm
 
     from ..training.memorization_trainer import MemorizationTrainer, exact_match
+    from ..training.sharded import whole_model
     from ..training.stages import load_model, save_checkpoint, wrap_with_adapter
 
     training_args.output_dir = str(stage.checkpoints)
-    model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)
-    model = wrap_with_adapter(model, model_args)
+
+    def load():
+        model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)
+        return wrap_with_adapter(model, model_args), tokenizer
+
+    model, tokenizer = load()
     trainer = MemorizationTrainer(model=model, args=training_args, processing_class=tokenizer)
-    stage.open()
+    stage.open(trainer.accelerator)
     with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its log to standard output
         trainer.train(resume_from_checkpoint=stage.last)
+    model = whole_model(trainer, lambda: load()[0])
+    if model is None:
+        return None
     metrics = exact_match(
-        trainer.model,
+        model,
         tokenizer,
         trainer.codes,
         training_args.groups,
@@ -77,7 +88,7 @@ def memorize(training_args, model_args, mera_args, dataset, codes: list[str], st
     )
 
     def write(folder):
-        save_checkpoint(model, tokenizer, folder, model_args)
+        save_checkpoint(model, tokenizer, folder)
         (folder / "memorization.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
     stage.finish(write)

@@ -7,8 +7,13 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
+
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,14 +154,23 @@ class Stage:
         names = {path.name for path in self.folder.iterdir()}
         return bool(names & {"memorization.json", "training.json"}) or names <= {"checkpoints", "unfinished"}
 
-    def open(self) -> None:
-        """Make the folder, without what an earlier training left in it; called once the input is known to be good."""
-        if self.replaces:
-            shutil.rmtree(self.folder)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+    def open(self, accelerator: Accelerator) -> None:
+        """Make the folder, without what an earlier training left in it; called once the input is known to be good.
+
+        Every process calls this, and the main one does it, when all of them have looked at the folder.
+        """
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            if self.replaces:
+                shutil.rmtree(self.folder)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        accelerator.wait_for_everyone()
 
     def finish(self, write) -> None:
-        """Let `write(folder)` write the checkpoint into a temporary folder, and move it into place file by file."""
+        """Let `write(folder)` write the checkpoint into a temporary folder, and move it into place file by file.
+
+        The main process alone calls this.
+        """
         temporary = self.folder / "unfinished"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()

@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
     folder = args.dataset or mera_args.dataset
     dataset, codes = open_dataset(folder)
     stage = Stage(args, training_args.output_dir, (model_args.model_name_or_path, folder))
-    metrics, fitted = train(training_args, model_args, mera_args, dataset, codes, stage, recipe_name(args.config))
+    result = train(training_args, model_args, mera_args, dataset, codes, stage, recipe_name(args.config))
+    if result is None:
+        return 0
+    metrics, fitted = result
     patients = len(dataset["validation"])
     if metrics:
         print(f"\non {patients:,} validation patients, in percent (the test patients are for `mera evaluate`):")
@@ -62,23 +65,29 @@ def run(args: argparse.Namespace) -> int:
 
 def train(
     training_args, model_args, mera_args, dataset, codes: list[str], stage: Stage, recipe: str
-) -> tuple[dict[str, float], bool]:
+) -> tuple[dict[str, float], bool] | None:
     """Train the stage, fit the cut on validation and write the checkpoint; returns the figures on validation, and whether
-    there were visits enough to fit the cut."""
+    there were visits enough to fit the cut. Of several processes the main one does all but training, and the others
+    return `None`."""
     import json
     import time
 
     from ..evaluation.calibration import calibrate, enough_to_calibrate, measure
     from ..evaluation.model_ranking import trainer_metrics
     from ..training.mera_trainer import MeraTrainer
+    from ..training.sharded import whole_model
     from ..training.stages import load_model, save_checkpoint, wrap_with_adapter
 
     if not len(dataset["validation"]) and training_args.eval_strategy != "no":
         raise InputError("`eval_strategy` needs validation patients, and there are none; set `--eval-strategy no`.")
     started = time.perf_counter()
     training_args.output_dir = str(stage.checkpoints)
-    model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)
-    model = wrap_with_adapter(model, model_args)
+
+    def load():
+        model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)
+        return wrap_with_adapter(model, model_args), tokenizer
+
+    model, tokenizer = load()
     trainer = MeraTrainer(
         model=model,
         args=training_args,
@@ -87,11 +96,14 @@ def train(
         processing_class=tokenizer,
         compute_metrics=trainer_metrics,
     )
-    stage.open()
+    stage.open(trainer.accelerator)
     with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its log to standard output
         trainer.train(resume_from_checkpoint=stage.last)
-    fitted = calibrate(trainer.model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
-    metrics = measure(trainer.model, tokenizer, dataset["validation"])
+    model = whole_model(trainer, lambda: load()[0])
+    if model is None:
+        return None
+    fitted = calibrate(model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
+    metrics = measure(model, tokenizer, dataset["validation"])
     log = {
         "recipe": recipe,
         "seed": training_args.seed,
@@ -101,7 +113,7 @@ def train(
     }
 
     def write(folder):
-        save_checkpoint(model, tokenizer, folder, model_args)
+        save_checkpoint(model, tokenizer, folder)
         (folder / "training.json").write_text(json.dumps(log, indent=2) + "\n")
 
     stage.finish(write)

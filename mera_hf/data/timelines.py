@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
-from ..timeline_mera import Timeline, TimelineEncoder, batches_by_length, collate_timelines
+from ..timeline_mera import Timeline, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
 
 
 class TimelineDataset(Dataset):
@@ -163,16 +163,27 @@ class BudgetSampler(Sampler):
 
 
 class TimelineCollator:
-    """Puts [`Timeline`]s into the batch of `collate_timelines`.
+    """Puts [`Timeline`]s into the batch of `collate_timelines`, or of `collate_pairs` for an encoder-decoder.
 
     Args:
         pad_token_id (`int`): token that fills a row up.
-        padding_side (`str`, *optional*, defaults to `"right"`): `"right"` or `"left"`; changes no result.
+        padding_side (`str`, *optional*, defaults to `"right"`):
+            `"right"` or `"left"`; changes no result. Always right for an encoder-decoder.
         packed (`bool`, *optional*, defaults to `False`): one row for all timelines, without padding; changes no result.
+        decoder_start_token_id (`int`, *optional*): of an encoder-decoder, see `MeraConfig.decoder_start_token_id`.
     """
 
-    def __init__(self, pad_token_id: int, padding_side: str = "right", packed: bool = False):
+    def __init__(
+        self,
+        pad_token_id: int,
+        padding_side: str = "right",
+        packed: bool = False,
+        decoder_start_token_id: int | None = None,
+    ):
         self.pad_token_id, self.padding_side, self.packed = pad_token_id, padding_side, packed
+        self.decoder_start_token_id = decoder_start_token_id
 
     def __call__(self, timelines: list[Timeline]) -> dict[str, torch.Tensor]:
+        if self.decoder_start_token_id is not None:
+            return collate_pairs(timelines, self.pad_token_id, self.decoder_start_token_id)
         return collate_timelines(timelines, self.pad_token_id, self.padding_side, self.packed)

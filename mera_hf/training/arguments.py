@@ -39,7 +39,7 @@ class MeraArguments:
         history_term (`bool`, *optional*, defaults to `True`):
             Whether codes of the history have a term of their own.
         positions (`str`, *optional*, defaults to `"token"`):
-            `token`: one position per token; `visit`: the codes of a visit share a position.
+            `token`: one position per token; `visit`: the codes of a visit share a position (decoders alone).
         hidden_dropout (`float`, *optional*, defaults to `0.0`):
             Dropout on token embeddings and decision states.
         rerank_depth (`int`, *optional*, defaults to `0`):
@@ -88,7 +88,9 @@ class MeraArguments:
     )
     positions: str = field(
         default="token",
-        metadata={"help": "`token`: one position per token; `visit`: the codes of a visit share a position."},
+        metadata={
+            "help": "`token`: one position per token; `visit`: the codes of a visit share a position (decoders alone)."
+        },
     )
     hidden_dropout: float = field(default=0.0, metadata={"help": "Dropout on token embeddings and decision states."})
     rerank_depth: int = field(

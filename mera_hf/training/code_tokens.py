@@ -9,6 +9,7 @@ import torch
 from ..errors import InputError
 from ..icd import LEVELS, code_tree, describe, level_groups, sort_codes
 from .arguments import ROW_INITIALISATIONS
+from .quantised import guard_quantised
 
 
 if TYPE_CHECKING:
@@ -27,17 +28,22 @@ def code_token(code: str) -> str:
 
 
 def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
-    """Load any causal language model as a [`MeraForDiagnosis`] without code tokens.
+    """Load any causal language model, or encoder-decoder, as a [`MeraForDiagnosis`] without code tokens.
 
     Args:
-        name_or_path (`str`): a checkpoint of `AutoModelForCausalLM`, or of MERA, on the Hub or on disk.
+        name_or_path (`str`):
+            a checkpoint of `AutoModelForCausalLM`, of `AutoModelForSeq2SeqLM` or of MERA, on the Hub or on disk.
         kwargs: passed to `from_pretrained` (`dtype`, `quantization_config`, `attn_implementation`, `revision`, ...).
 
     Raises:
-        [`InputError`]: where there is no such checkpoint, or it is not a causal language model.
+        [`InputError`]: where there is no such checkpoint, or it is of another kind, or an adapter.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    )
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     from ..configuration_mera import MeraConfig
     from ..modeling_mera import MeraForDiagnosis
@@ -49,21 +55,22 @@ def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
         raise InputError(
             f"`model_name_or_path` {name_or_path!r} cannot be loaded: {str(error).splitlines()[0]}"
         ) from error
-    if isinstance(config, MeraConfig):
-        return _trainable(MeraForDiagnosis.from_pretrained(name_or_path, **kwargs))
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if find_adapter_config_file(name_or_path, **revision):
         raise InputError(
-            f"`model_name_or_path` {name_or_path!r} is a {config.model_type} model, not a causal language model."
+            f"`model_name_or_path` {name_or_path!r} is an adapter; merge it into its base first: `mera merge`."
         )
-    return _trainable(MeraForDiagnosis.from_pretrained(name_or_path, config=MeraConfig(text_config=config), **kwargs))
-
-
-def _trainable(model: MeraForDiagnosis) -> MeraForDiagnosis:
-    # On CPUs with AVX512-BF16, bitsandbytes 0.50 packs 4-bit weights anew in the first forward without gradients, and
-    # gradients and merges are silently wrong from then on (bitsandbytes issue 2078)
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    if isinstance(config, MeraConfig):
+        model = MeraForDiagnosis.from_pretrained(name_or_path, **kwargs)
+        guard_quantised(model)
+        return model
+    known = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if config.is_encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING
+    if type(config) not in known:
+        raise InputError(
+            f"`model_name_or_path` {name_or_path!r} is a {config.model_type} model, neither a causal language model nor an "
+            "encoder-decoder of text."
+        )
+    model = MeraForDiagnosis.from_pretrained(name_or_path, config=MeraConfig(text_config=config), **kwargs)
+    guard_quantised(model)
     return model
 
 
@@ -144,8 +151,9 @@ def _check_output_arithmetic(model: MeraForDiagnosis) -> None:
     training = model.training
     model.eval()
     ids = torch.tensor([[0, 1]], device=model.device)
-    ours = model(input_ids=ids, vocabulary_index=torch.tensor([1], device=model.device)).vocabulary_logits[0]
-    theirs = model.language_model(input_ids=ids, use_cache=False).logits[0, -1]
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
+    ours = model(**inputs, vocabulary_index=torch.tensor([1], device=model.device)).vocabulary_logits[0]
+    theirs = model.language_model(**inputs, use_cache=False).logits[0, -1]
     model.train(training)
     if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2 * float(theirs.abs().max())):
         raise InputError(

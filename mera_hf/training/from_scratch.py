@@ -37,7 +37,7 @@ def from_scratch(
     """Build an untrained model and its tokenizer.
 
     Args:
-        architecture (`dict`): `model_type` (any causal family of transformers) and fields of its config.
+        architecture (`dict`): `model_type` (any causal or encoder-decoder family of transformers) and its config's fields.
         texts (`Iterable[str]`): every text that the model will read or write.
         seed (`int`): of the random weights.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from trl.trainer.base_config import _BaseConfig
 
 from ..errors import InputError
-from .mera_config import half_precision_by_default
+from .mera_config import check_loading, half_precision_by_default
 
 
 @dataclass
@@ -40,6 +40,7 @@ class MemorizationTrainerConfig(_BaseConfig):
     def __post_init__(self):
         half_precision_by_default(self)
         super().__post_init__()
+        check_loading(self)
         if self.target_exact_match is not None and self.eval_strategy == "no":
             raise InputError(
                 "`target_exact_match` is looked at when the model is evaluated; set `eval_strategy` to `epoch`."

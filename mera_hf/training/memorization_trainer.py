@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,7 +16,11 @@ from ..data.memorizing import Pair, memorizing_pairs
 from ..errors import InputError
 from ..timeline_mera import check_code_tokens
 from .memorization_config import MemorizationTrainerConfig
-from .mera_trainer import CITATION
+from .mera_trainer import CITATION, base_model
+from .own_rows import own_rows
+from .quantised import guard_quantised
+from .sampler_epoch import SamplerEpoch
+from .sharded import check_engine, is_sharded
 from .training_card import write_training_card
 
 
@@ -48,12 +54,16 @@ class PairCollator:
 
     Args:
         pad_token_id (`int`): token that fills a row up.
+        decoder_start_token_id (`int`, *optional*):
+            of an encoder-decoder: its encoder reads the question, and `decoder_input_ids` are the answer, shifted.
     """
 
-    def __init__(self, pad_token_id: int):
-        self.pad_token_id = pad_token_id
+    def __init__(self, pad_token_id: int, decoder_start_token_id: int | None = None):
+        self.pad_token_id, self.decoder_start_token_id = pad_token_id, decoder_start_token_id
 
     def __call__(self, items: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        if self.decoder_start_token_id is not None:
+            return self._pairs(items)
         width = max(len(question) + len(answer) for question, answer in items)
         rows = {"input_ids": [], "attention_mask": [], "labels": []}
         for question, answer in items:
@@ -62,6 +72,21 @@ class PairCollator:
             rows["attention_mask"].append([1] * (width - padding) + [0] * padding)
             rows["labels"].append([-100] * len(question) + answer + [-100] * padding)
         return {name: torch.tensor(values) for name, values in rows.items()}
+
+    def _pairs(self, items: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        questions, answers = zip(*items, strict=True)
+        shifted = [[self.decoder_start_token_id, *answer[:-1]] for answer in answers]
+        return {
+            "input_ids": _padded(questions, self.pad_token_id),
+            "attention_mask": _padded([[1] * len(question) for question in questions], 0),
+            "decoder_input_ids": _padded(shifted, self.pad_token_id),
+            "labels": _padded(answers, -100),
+        }
+
+
+def _padded(rows: Sequence[list[int]], filler: int) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
 
 
 class MemorizationTrainer(_BaseTrainer):
@@ -78,10 +103,11 @@ class MemorizationTrainer(_BaseTrainer):
         kwargs: passed to `transformers.Trainer`.
 
     Raises:
-        [`InputError`]: for a model without code tokens or a foreign tokenizer.
+        [`InputError`]: for a model without code tokens, a foreign tokenizer, or a quantised model whose gradients would be
+            wrong, see [`guard_quantised`].
     """
 
-    loss_is_scaled_for_ga = False  # the loss is a mean over pairs
+    loss_is_scaled_for_ga = True  # the loss is a sum over pairs by the number of pairs of a step, in all processes
     _tag_names = ["mera", "memorization"]
     _name = "MERA memorization"
     _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
@@ -95,6 +121,7 @@ class MemorizationTrainer(_BaseTrainer):
         **kwargs,
     ):
         args = args or MemorizationTrainerConfig("memorization-output")
+        guard_quantised(model)
         if processing_class is None:
             from transformers import AutoTokenizer
 
@@ -107,13 +134,15 @@ class MemorizationTrainer(_BaseTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=PairCollator(processing_class.pad_token_id or 0),
+            data_collator=PairCollator(processing_class.pad_token_id or 0, model.config.decoder_start_token_id),
             train_dataset=PairDataset(memorizing_pairs(self.codes, groups=args.groups), processing_class),
             # The Trainer asks for a dataset before it evaluates; `evaluate` below generates answers instead
             eval_dataset=PairDataset(memorizing_pairs(self.codes[:1]), processing_class),
             processing_class=processing_class,
             **kwargs,
         )
+        check_engine(self)
+        self.add_callback(SamplerEpoch)
 
     def _send_telemetry(self):
         """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
@@ -122,18 +151,47 @@ class MemorizationTrainer(_BaseTrainer):
         what = "Knows what its ICD code tokens mean, in both directions. It has seen no patient and ranks nothing yet."
         write_training_card(self, what, model_name, dataset_name, tags)
 
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:  # PEFT leaves the config out, and `mera merge` needs it
+            base = base_model(self.accelerator.unwrap_model(self.model))
+            base.config.save_pretrained(output_dir or self.args.output_dir)
+
+    def train(self, *args, **kwargs):
+        """As in `Trainer`; nothing is ranked, and the ranking head rests."""
+        head = base_model(self.model).ranking_head
+        trainable = {name for name, parameter in head.named_parameters() if parameter.requires_grad}
+        head.requires_grad_(False)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for name, parameter in head.named_parameters():  # FSDP has put others in their place
+                parameter.requires_grad_(name in trainable)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:
+        """Pairs of one step in all processes."""
+        if not batch_samples:
+            return None
+        last = batch_samples[-1]["labels"]
+        last[own_rows(self.accelerator, len(last), len(self.train_dataset)) :] = -100
+        pairs = sum(_asks(batch["labels"]).sum() for batch in batch_samples).to(device)
+        return self.accelerator.gather(pairs).sum() if self.args.world_size > 1 else pairs
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels = inputs["labels"][:, 1:]  # (B, S - 1)
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        width = labels.shape[1]
+        if "decoder_input_ids" not in inputs:  # a decoder alone says a token at the position before it
+            labels = labels[:, 1:]  # (B, S - 1)
         rows, places = (labels != -100).nonzero(as_tuple=True)
         # Through the wrapper, so that DDP, FSDP and DeepSpeed see a forward pass; logits of the answers alone
-        output = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            vocabulary_index=rows * inputs["labels"].shape[1] + places,
-        )
+        output = model(**inputs, vocabulary_index=rows * width + places)
         losses = cross_entropy(output.vocabulary_logits.float(), labels[rows, places], reduction="none")
-        per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1)
-        return (per_pair.mean(), output) if return_outputs else per_pair.mean()
+        per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1).clamp(min=1)
+        # Gradients are averaged over processes, and the loss is to be summed over them
+        share = 1 / _asks(labels).sum() if num_items_in_batch is None else self.args.world_size / num_items_in_batch
+        loss = per_pair.sum() * share
+        return (loss, output) if return_outputs else loss
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Greedy exact match of the answers, see [`exact_match`]: the training wording `seen`, the held-out one `unseen`."""
@@ -141,6 +199,7 @@ class MemorizationTrainer(_BaseTrainer):
         shares = exact_match(
             self.model, self.processing_class, self.codes, args.groups, args.per_device_eval_batch_size
         )
+        shares = broadcast_object_list([shares])[0]  # whether to stop is one decision
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in shares.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -149,6 +208,11 @@ class MemorizationTrainer(_BaseTrainer):
         if wanted is not None and min(both) >= wanted:
             self.control.should_training_stop = True
         return metrics
+
+
+def _asks(labels: torch.Tensor) -> torch.Tensor:
+    """Which rows of a batch are pairs with an answer, bool of shape (B,)."""
+    return (labels != -100).any(1)
 
 
 def exact_match(
@@ -203,24 +267,27 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
     An answer is right if it equals the expected tokens with the end of sequence behind them, so that no more than the
     longest expected answer of a batch has to be generated.
     """
-    language_model, pad = _language_model(model), tokenizer.pad_token_id or 0
+    from transformers import GenerationConfig
+
+    config, pad = model.config, tokenizer.pad_token_id or 0
     width = max(len(question) for question, _ in items)
-    ids = torch.tensor([[pad] * (width - len(question)) + question for question, _ in items])
-    mask = torch.tensor([[0] * (width - len(question)) + [1] * len(question) for question, _ in items])
-    device = language_model.get_input_embeddings().weight.device
-    output = language_model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
+    ids, mask = [], []
+    for question, _ in items:
+        padding, ones = width - len(question), [1] * len(question)
+        if config.is_encoder_decoder:  # as in training: BART counts positions from the left
+            ids.append(question + [pad] * padding)
+            mask.append(ones + [0] * padding)
+        else:
+            ids.append([pad] * padding + question)
+            mask.append([0] * padding + ones)
+    greedy = GenerationConfig(
         max_new_tokens=max(len(answer) for _, answer in items),
         do_sample=False,
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
-    )[:, width:].tolist()
-    return [row[: len(answer)] for row, (_, answer) in zip(output, items, strict=True)]
-
-
-def _language_model(model):
-    """The causal language model inside MERA, through PEFT, accelerate and DDP wrappers."""
-    while not hasattr(model, "language_model"):
-        model = model.module if hasattr(model, "module") else model.get_base_model()
-    return model.language_model
+        decoder_start_token_id=config.decoder_start_token_id,
+    )
+    ids, mask = (torch.tensor(rows, device=model.device) for rows in (ids, mask))
+    output = model.generate(greedy, input_ids=ids, attention_mask=mask, synced_gpus=is_sharded(model))
+    said = output[:, 1 if config.is_encoder_decoder else width :].tolist()  # behind the start token, or the question
+    return [row[: len(answer)] for row, (_, answer) in zip(said, items, strict=True)]

@@ -19,6 +19,12 @@ def half_precision_by_default(config: _BaseConfig) -> None:
         config.bf16 = not config.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
+def check_loading(config: _BaseConfig) -> None:
+    """Refuse a data loader that leaves rows out."""
+    if config.dataloader_drop_last:
+        raise InputError("`dataloader_drop_last` would leave rows out; every one is trained on and counts the same.")
+
+
 @dataclass
 class MeraTrainerConfig(_BaseConfig):
     r"""
@@ -190,6 +196,7 @@ class MeraTrainerConfig(_BaseConfig):
     def __post_init__(self):
         half_precision_by_default(self)
         super().__post_init__()
+        check_loading(self)
         if self.eov_loss not in EOV_LOSSES:
             raise InputError(f"`eov_loss` is {self.eov_loss!r}; choose one of {', '.join(EOV_LOSSES)}.")
         if self.layout not in LAYOUTS:

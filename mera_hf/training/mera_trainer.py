@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import torch
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 from trl.trainer.base_trainer import _BaseTrainer
 
@@ -20,6 +20,10 @@ from .hierarchy import SPACE, Hierarchy
 from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss, group_loss
 from .mera_config import MeraTrainerConfig
 from .moving_average import MovingAverage
+from .own_rows import own_rows
+from .quantised import guard_quantised
+from .sampler_epoch import SamplerEpoch
+from .sharded import check_engine
 from .training_card import write_training_card
 
 
@@ -58,8 +62,8 @@ class MeraTrainer(_BaseTrainer):
 
     Raises:
         [`InputError`]: for a model without code tokens, a foreign tokenizer, a code that the model does not know, a level
-            that the tree does not have, a dataset without a visit to predict, or an attention implementation that cannot
-            do what `layout` and `packing` ask.
+            that the tree does not have, a dataset without a visit to predict, an attention implementation that cannot do
+            what `layout` and `packing` ask, or a quantised model whose gradients would be wrong, see [`guard_quantised`].
     """
 
     loss_is_scaled_for_ga = (
@@ -81,6 +85,7 @@ class MeraTrainer(_BaseTrainer):
     ):
         args = args or MeraTrainerConfig("mera-output")
         config = model.config
+        guard_quantised(model)
         if processing_class is None:
             from transformers import AutoTokenizer
 
@@ -101,17 +106,22 @@ class MeraTrainer(_BaseTrainer):
 
         first_target = 0 if args.predict_first_visit else 1
         self.orders = args.orders if args.layout == "tree" else None
+        if config.is_encoder_decoder and (self.orders or args.max_batch_tokens):
+            raise InputError(
+                "`layout: tree`, `packing` and `max_batch_tokens` are for decoders alone; an encoder-decoder takes a row for "
+                "each visit, `per_device_train_batch_size` patients at a time."
+            )
         if train_dataset is not None:
             train_dataset = TimelineDataset(
                 train_dataset, self.encoder, first_target, args.seed, args.prefix_share, self.orders
             )
-            if train_dataset.left_out or train_dataset.dropped_visits:
+            if args.process_index == 0 and (train_dataset.left_out or train_dataset.dropped_visits):
                 logger.warning(
                     f"{train_dataset.left_out} patients have no visit to predict and are left out; "
                     f"{train_dataset.dropped_visits} oldest visits do not fit into `max_length` and count in the history "
                     "term alone."
                 )
-            base = _base_model(model)
+            base = base_model(model)
             if args.packing or self.orders:
                 self._check_attention(base, args, train_dataset.reach)
             if args.max_batch_tokens and max(train_dataset.lengths) > args.max_batch_tokens:
@@ -120,7 +130,7 @@ class MeraTrainer(_BaseTrainer):
             if args.start_head and not base.ranking_head.is_trained:
                 start_ranking_head(base.ranking_head, train_dataset, config)
                 if args.zero_readout:
-                    if config.tie_word_embeddings:
+                    if base.get_input_embeddings().weight is base.get_output_embeddings().weight:
                         raise InputError(
                             "`zero_readout` needs a model whose input and output embeddings are not tied."
                         )
@@ -136,18 +146,24 @@ class MeraTrainer(_BaseTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=TimelineCollator(processing_class.pad_token_id or 0, processing_class.padding_side),
+            data_collator=TimelineCollator(
+                processing_class.pad_token_id or 0,
+                processing_class.padding_side,
+                decoder_start_token_id=config.decoder_start_token_id,
+            ),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             compute_metrics=compute_metrics,
             **kwargs,
         )
+        check_engine(self)
+        self.add_callback(SamplerEpoch)
         self.moving_average = None if args.ema_decay is None else MovingAverage(args.ema_decay)
         if self.moving_average is not None:
             self.add_callback(self.moving_average)
-        self.add_callback(_EpochOfSampler(self))
         self.label_names = ["labels"]  # evaluation goes through `prediction_step` below with its loss
+        # Parts of the losses since the last line of the log, or of an evaluation
         self._parts = {"train": [], "eval": []}
         if hasattr(model, "add_model_tags"):
             model.add_model_tags(self._tag_names)
@@ -158,6 +174,12 @@ class MeraTrainer(_BaseTrainer):
     def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:
         what = "Ranks all ICD codes of its candidate space for a patient's next visit, from the visits before it."
         write_training_card(self, what, model_name, dataset_name, tags)
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:  # PEFT leaves the config out, and `mera merge` needs it
+            base = base_model(self.accelerator.unwrap_model(self.model))
+            base.config.save_pretrained(output_dir or self.args.output_dir)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As in `Trainer`; a checkpoint of another folder brings its moving average along."""
@@ -185,11 +207,11 @@ class MeraTrainer(_BaseTrainer):
         if dataset is None or args.max_batch_tokens is None:
             return super().get_train_dataloader()
         limits = (self._train_batch_size, args.max_batch_tokens)
-        self.sampler = BudgetSampler(dataset.lengths, *limits, args.seed, self.accelerator.num_processes)
+        sampler = BudgetSampler(dataset.lengths, *limits, args.seed, self.accelerator.num_processes)
         padding = (self.data_collator.pad_token_id, self.data_collator.padding_side)
         loader = DataLoader(
             dataset,
-            batch_sampler=self.sampler,
+            batch_sampler=sampler,
             collate_fn=TimelineCollator(*padding, packed=True) if args.packing else self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
@@ -206,8 +228,8 @@ class MeraTrainer(_BaseTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        self.sampler = LengthSampler(dataset.lengths, self._train_batch_size, self.args.seed)
-        return self.sampler
+        # The batches of all processes together are what one process would draw
+        return LengthSampler(dataset.lengths, self._train_batch_size * self.args.world_size, self.args.seed)
 
     def create_optimizer(self, model=None):
         """The ranking head has a learning rate of its own and no weight decay: it starts from a fit, and zero is not a
@@ -239,6 +261,9 @@ class MeraTrainer(_BaseTrainer):
         """Patients of one step in all processes, whatever the micro-batches: each weighs the same."""
         if not batch_samples:
             return None
+        last = batch_samples[-1]
+        if self.args.max_batch_tokens is None:  # else the sampler sees to it that nothing is left over
+            last["own_patients"] = own_rows(self.accelerator, _patients(last), len(self.train_dataset))
         patients = torch.tensor(sum(_patients(batch) for batch in batch_samples), device=device)
         return self.accelerator.gather(patients).sum() if self.args.world_size > 1 else patients
 
@@ -248,17 +273,24 @@ class MeraTrainer(_BaseTrainer):
         super()._track_num_input_tokens(inputs if mask.ndim == 2 else {"input_ids": inputs["input_ids"]})
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        losses, logits = self._forward(model, inputs, slice(None) if return_outputs else None)
         # Gradients are averaged over processes, and the loss is to be summed over them
         share = 1 / _patients(inputs) if num_items_in_batch is None else self.args.world_size / num_items_in_batch
-        with_logits = (lambda readout: readout.logits()) if return_outputs else (lambda readout: None)
-        losses, logits = model(
-            **{name: inputs[name] for name in FORWARD_INPUTS},
-            criterion=lambda readout: (self.losses(readout, inputs) * share, with_logits(readout)),
-        )
-        self._parts["train" if self.model.training else "eval"].append((self.state.global_step, losses.detach()))
+        losses = losses * share
+        self._parts["train"].append((self.state.global_step, losses.detach()))
         if not return_outputs:
             return losses.sum()
         return losses.sum(), MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
+
+    def _forward(self, model, inputs: dict, chosen=None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The parts of the loss, see [`losses`], and the logits of the `chosen` decisions, if any."""
+        return model(
+            **{name: tensor for name, tensor in inputs.items() if name in FORWARD_INPUTS},
+            criterion=lambda readout: (
+                self.losses(readout, inputs),
+                None if chosen is None else readout.at(chosen).logits(),
+            ),
+        )
 
     def _weights(self) -> dict[str, float]:
         weights = {"contrastive": self.args.contrastive_weight, "group": self.args.group_weight}
@@ -270,13 +302,14 @@ class MeraTrainer(_BaseTrainer):
 
         Args:
             readout ([`~mera_hf.modeling_mera.Readout`]): of the decisions of the batch.
-            batch (`dict`): what `collate_timelines` returns.
+            batch (`dict`): what `collate_timelines` returns; with `own_patients`, only so many of its first patients count.
 
         Returns:
             `Tensor` of shape `(parts,)`; they are to be minimised together, see [`FusedLoss`].
         """
         hierarchy = self.hierarchy.to(readout.hidden.device)
         targets = DecisionTargets.from_batch(batch, hierarchy.num_codes, self.args.first_weight)
+        targets.weights *= batch["visit_patient"][batch["decision_visit"]] < _patients(batch)
         return self.fused_loss(readout, targets)
 
     def _losses(self, pools: Pools, targets: DecisionTargets) -> torch.Tensor:
@@ -292,61 +325,61 @@ class MeraTrainer(_BaseTrainer):
         return torch.stack([weight * part[name]() for name, weight in self._weights().items()])
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Loss over all visits, and the ranking for the last visit of each patient."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss, output = self.compute_loss(model, inputs, return_outputs=True)
-        if prediction_loss_only:
-            return loss.detach(), None, None
+        """The ranking for the last visit of each patient; the loss over all visits is kept for `evaluation_loop`."""
+        rows = _patients(inputs)
+        length = len(self.callback_handler.eval_dataloader.dataset)
+        inputs = self._prepare_inputs({**inputs, "own_patients": own_rows(self.accelerator, rows, length)})
         patient = inputs["visit_patient"][inputs["decision_visit"]]  # (P,)
         is_first = inputs["decision_given"] == 0
         # Decisions stand in order of time, so the last one before a first code belongs to the last visit
-        rows = torch.full((_patients(inputs),), -1, device=patient.device)
-        rows = rows.scatter_reduce(0, patient[is_first], is_first.nonzero()[:, 0], "amax")
-        visits = inputs["decision_visit"][rows]
-        ranking = _base_model(self.accelerator.unwrap_model(model)).decide(
-            MeraOutput(output.code_logits[rows], output.eov_logits[rows]),
+        last = torch.full((rows,), -1, device=patient.device)
+        last = last.scatter_reduce(0, patient[is_first], is_first.nonzero()[:, 0], "amax")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            losses, logits = self._forward(model, inputs, None if prediction_loss_only else last)
+        self._parts["eval"].append(losses)
+        if prediction_loss_only:
+            return None, None, None
+        visits = inputs["decision_visit"][last]
+        ranking = base_model(self.accelerator.unwrap_model(model)).decide(
+            MeraOutput(logits[:, :-1], logits[:, -1]),
             inputs["history_codes"][visits],
             inputs["history_values"][visits],
         )
         codes = inputs["visit_codes"][visits]
         device = self.args.device
         return (
-            loss.detach(),
+            None,
             (ranking.order.to(device), ranking.set_sizes.to(device)),
             torch.where(codes < 0, -100, codes),
         )
 
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        """As in `Trainer`, with the loss as the mean over patients: neither batches nor processes change it."""
+        self._parts["eval"] = []
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        mean = self.accelerator.reduce(sum(self._parts["eval"]), "sum") / output.num_samples
+        output.metrics[f"{metric_key_prefix}_loss"] = mean.sum().item()
+        output.metrics.update(self._named(mean, f"{metric_key_prefix}_"))
+        return output
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the weighted parts of the loss, averaged over the steps since the last line and over processes."""
-        mode = "train" if self.model.training else "eval"
-        prefix = "" if mode == "train" else "eval_"
-        parts, self._parts[mode] = self._parts[mode], []
-        if parts:
-            # The micro-batches of a step add up to its loss; in evaluation each batch has a loss of its own
-            count = len({step for step, _ in parts}) if mode == "train" else len(parts)
-            mean = self.accelerator.gather(sum(losses for _, losses in parts)[None] / count).mean(0)
-            logs = {
-                **logs,
-                **{f"{prefix}loss_{name}": x for name, x in zip(self._weights(), mean.tolist(), strict=True)},
-            }
+        """Adds the weighted parts of the training loss, averaged over the steps since the last line and over processes."""
+        if self.model.training and self._parts["train"]:
+            parts, self._parts["train"] = self._parts["train"], []
+            # The micro-batches of a step add up to its loss
+            mean = sum(losses for _, losses in parts) / len({step for step, _ in parts})
+            logs = {**logs, **self._named(self.accelerator.reduce(mean, "mean"))}
         super().log(logs, start_time)
 
-
-class _EpochOfSampler(TrainerCallback):
-    """Tells the sampler its epoch: where a training resumes amid an epoch in several processes, no one else reaches it."""
-
-    def __init__(self, trainer: MeraTrainer):
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.trainer.sampler.set_epoch(int(state.epoch))
+    def _named(self, losses: torch.Tensor, prefix: str = "") -> dict[str, float]:
+        return {f"{prefix}loss_{name}": x for name, x in zip(self._weights(), losses.tolist(), strict=True)}
 
 
 def _patients(batch: dict) -> int:
-    return int(batch["visit_patient"][-1]) + 1
+    """Patients of a batch that count."""
+    return batch.get("own_patients", int(batch["visit_patient"][-1]) + 1)
 
 
-def _base_model(model):
+def base_model(model):
     """The [`MeraForDiagnosis`] inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback
 
 
 class MovingAverage(TrainerCallback):
     """Averages the trainable weights after every step and puts the average into the model when training ends.
 
-    The average is saved with every checkpoint, so that a resumed training ends where an unbroken one does. Evaluation
-    during training sees the weights of the moment.
+    The average is saved with every checkpoint, so that a resumed training ends where an unbroken one does, and it is shared
+    out over processes where the weights are. Evaluation during training sees the weights of the moment.
 
     Args:
         decay (`float`): share of the old average that a step keeps; smaller in the first steps, (1 + step) / (10 + step).
@@ -27,7 +28,9 @@ class MovingAverage(TrainerCallback):
         self.average = {name: weight.detach().clone() for name, weight in _trained(model)}
         if state.global_step:
             checkpoint = self.resumed_from or Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self.average = torch.load(Path(checkpoint) / self.FILE, map_location=model.device, weights_only=True)
+            saved = torch.load(Path(checkpoint) / self.FILE, map_location="cpu", weights_only=True)
+            for name, average in self.average.items():
+                average.copy_(_shared_out(saved[name].to(average.device), average))
 
     @torch.no_grad()
     def on_step_end(self, args, state, control, model=None, **kwargs):
@@ -36,13 +39,24 @@ class MovingAverage(TrainerCallback):
             self.average[name].lerp_(weight, 1 - decay)
 
     def on_save(self, args, state, control, **kwargs):
+        # One weight after the other, so that no process but the first has more than one of them whole
+        whole = {}
+        for name, average in self.average.items():
+            gathered = average.full_tensor() if isinstance(average, DTensor) else average
+            if state.is_world_process_zero:
+                whole[name] = gathered.cpu()
         if state.is_world_process_zero:
-            torch.save(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE)
+            torch.save(whole, Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE)
 
     @torch.no_grad()
     def on_train_end(self, args, state, control, model=None, **kwargs):
         for name, weight in _trained(model):
             weight.copy_(self.average[name])
+
+
+def _shared_out(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A tensor in the shards of another, if FSDP2 has shared that out."""
+    return distribute_tensor(whole, like.device_mesh, like.placements) if isinstance(like, DTensor) else whole
 
 
 def _trained(model):

@@ -12,6 +12,7 @@ from ..timeline_mera import profile_text
 from .arguments import CANDIDATES, MeraArguments
 from .code_tokens import add_code_tokens, configure, load_base, peft_config
 from .from_scratch import from_scratch
+from .merge_adapter import load_adapter, merged, save_adapter
 
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def wrap_with_adapter(model: MeraForDiagnosis, model_args: ModelConfig):
 
     if model_args.load_in_4bit or model_args.load_in_8bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    model.ranking_head.float()  # most of its steps are too small for bfloat16
     return get_peft_model(
         model,
         peft_config(
@@ -133,6 +135,7 @@ def wrap_with_adapter(model: MeraForDiagnosis, model_args: ModelConfig):
             target_modules=model_args.lora_target_modules or _linear_names(model),
             use_rslora=model_args.use_rslora,
         ),
+        revision=model_args.model_revision,
     )
 
 
@@ -149,42 +152,23 @@ def _linear_names(model: MeraForDiagnosis) -> str:
     return r"language_model\..*\.(" + "|".join(sorted(names)) + ")"
 
 
-def save_checkpoint(
-    model, tokenizer: PreTrainedTokenizerBase, output_dir: str | Path, model_args: ModelConfig | None = None
-) -> None:
+def save_checkpoint(model, tokenizer: PreTrainedTokenizerBase, output_dir: str | Path) -> None:
     """Write a checkpoint that `AutoModel.from_pretrained` loads whole, adapters merged.
 
-    An adapter is also kept, in `adapter/`. It is merged into the base in the precision of `dtype`, never into quantised
-    weights, which would shift the logits.
+    An adapter is also kept, in `adapter/`. It is merged into the base in the precision that the base was loaded in, never
+    into quantised weights, which would shift the logits.
 
     Args:
         model: a [`MeraForDiagnosis`], wrapped by PEFT or not.
         tokenizer (`PreTrainedTokenizerBase`): with the code tokens.
         output_dir (`str` or `Path`): where to write.
-        model_args (`trl.ModelConfig`, *optional*): how the base was loaded; needed for a quantised base.
     """
     output_dir = Path(output_dir)
     if hasattr(model, "merge_and_unload"):
-        model.save_pretrained(output_dir / "adapter")
+        save_adapter(model, tokenizer, output_dir / "adapter")
         base = model.get_base_model()
         if getattr(base, "is_quantized", False):
-            model = _onto_unquantised_base(base, output_dir / "adapter", model_args)
-        model = model.merge_and_unload()
+            model = load_adapter(output_dir / "adapter", dtype=base.config.dtype)
+        model = merged(model)
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
-
-
-def _onto_unquantised_base(quantised: MeraForDiagnosis, adapter: Path, model_args: ModelConfig):
-    from peft import PeftModel
-
-    from ..configuration_mera import MeraConfig
-
-    name, dtype = model_args.model_name_or_path, model_args.dtype or "float32"
-    model = load_base(name, revision=model_args.model_revision, dtype=dtype)
-    settings = {key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"}
-    if not model.config.num_codes:
-        model.resize_token_embeddings(quantised.get_input_embeddings().weight.shape[0], mean_resizing=False)
-    settings["text_config"] = model.config.text_config.to_dict()
-    model.config = MeraConfig(**settings)
-    model.reset_ranking_head()  # the adapter brings the trained one
-    return PeftModel.from_pretrained(model, adapter)

@@ -38,7 +38,7 @@ def test_help_has_words_and_an_example_that_parses(verb):
                 assert (RECIPES.parent / word.rstrip(",.;")).exists() or word == "recipes/", word
 
 
-@pytest.mark.parametrize("verb", ["demo", "prepare", "evaluate", "predict", "export"])
+@pytest.mark.parametrize("verb", ["demo", "prepare", "evaluate", "predict", "export", "merge"])
 def test_an_unknown_option_is_an_error_of_its_verb(verb):
     required = {
         "demo": (),
@@ -46,6 +46,7 @@ def test_an_unknown_option_is_an_error_of_its_verb(verb):
         "evaluate": ("x", "--dataset", "y"),
         "predict": ("x", "--visits", "486"),
         "export": ("x", "--output-dir", "y"),
+        "merge": ("x", "--output-dir", "y"),
     }
     run = mera(verb, *required[verb], "--no-such-option")
     assert run.status == 2 and run.out == ""

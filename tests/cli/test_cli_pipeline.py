@@ -1,8 +1,10 @@
 """The whole path of a user, on three data sets: prepare, memorize, train, evaluate, predict."""
 
+import json
+
 import pytest
 from cohort import visit_rows, write_visits
-from command import TINY, mera, succeed, train
+from command import RECIPES, TINY, memorize, mera, succeed, train
 from transformers import AutoModel, AutoTokenizer
 
 from mera_hf.data.prepare import load_codes, load_prepared, read_report
@@ -112,3 +114,25 @@ def test_a_cohort_of_fewer_than_twenty_codes_is_measured_without_a_report(tmp_pa
     run = succeed("evaluate", tmp_path / "model", "--dataset", tmp_path / "dataset", "--output-dir", out)
     assert names(out) == {"metrics.json", "table.md"}
     assert f"written to {out}: metrics.json, table.md\n" in run.out and "no report.html" in run.out
+
+
+def test_an_encoder_decoder_goes_the_whole_way(small, tmp_path, monkeypatch):
+    from mera_hf.evaluation import checkpoint
+
+    monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
+    size = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4}
+    t5 = ("--from-scratch", json.dumps({"model_type": "t5", **size}))
+    dataset, memorized, model = small / "dataset", tmp_path / "memorized", tmp_path / "model"
+    printed = memorize(dataset, memorized, *t5, "--groups", "false")
+    assert "code to definition unseen" in printed.out and "Warning" not in printed.err
+    start = ("--config", RECIPES / "tiny-cpu" / "train.yaml", "--dataset", dataset, "--model-name-or-path", memorized)
+    refused = mera("train", *start, "--output-dir", tmp_path / "no")
+    assert refused.status == 2 and "`positions='visit'` needs a decoder alone" in refused.err
+    printed = train(dataset, model, memorized, "--positions", "token")
+    assert "R@10" in printed.out and "Warning" not in printed.err
+    printed = succeed("evaluate", model, "--dataset", dataset, "--output-dir", tmp_path / "out")
+    metrics = read_metrics(tmp_path / "out" / "metrics.json")
+    assert {"mera", "prevalence", "copy_history"} <= set(metrics["rankers"])
+    ranking = json.loads(succeed("predict", model, "--visits", "401.9; 428.0", "--json").out)["ranking"]
+    probabilities = [row["probability"] for row in ranking]
+    assert len(probabilities) == len(load_codes(dataset)[:20]) and 0 < min(probabilities) <= max(probabilities) < 1

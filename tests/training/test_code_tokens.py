@@ -168,8 +168,8 @@ def test_what_cannot_be_added_is_refused(base_folder, tmp_path):
 def test_other_models_are_refused(tmp_path):
     from transformers import AutoConfig
 
-    AutoConfig.for_model("t5", d_model=8, num_layers=1).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="is a t5 model, not a causal language model"):
+    AutoConfig.for_model("vit", hidden_size=8, num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is a vit model, neither a causal language model nor an encoder-decoder"):
         load_base(str(tmp_path))
 
 

@@ -49,23 +49,44 @@ def test_collator_by_hand():
     }
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_collator_of_an_encoder_decoder_by_hand():
+    batch = PairCollator(9, 7)([([1, 2, 3], [4, 5]), ([1], [6])])
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[1, 2, 3], [1, 9, 9]],
+        "attention_mask": [[1, 1, 1], [1, 0, 0]],
+        "decoder_input_ids": [[7, 4], [7, 9]],
+        "labels": [[4, 5], [6, -100]],
+    }
+
+
+def next_words(model, question: list[int], said: list[int]) -> torch.Tensor:
+    """Logits of the word behind the question, and behind each word of the answer, shape `(1 + said, vocabulary)`."""
+    if model.config.is_encoder_decoder:
+        start = [model.config.decoder_start_token_id]
+        inputs = {"input_ids": torch.tensor([question]), "decoder_input_ids": torch.tensor([start + said])}
+    else:
+        inputs = {"input_ids": torch.tensor([question + said])}
+    with torch.no_grad():
+        return model.language_model(**inputs).logits[0, -1 - len(said) :]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5", "bart"])
 def test_loss_is_the_mean_over_pairs_of_the_mean_over_answer_tokens(family, tmp_path):
     model, tokenizer = tiny_mera(family)
     trainer = trainer_of(model, tokenizer, tmp_path, FEW)
     items = [trainer.train_dataset[row] for row in (0, 5, 12, 30)]
     losses = []
     for question, answer in items:
-        with torch.no_grad():
-            logits = trainer.model.language_model(torch.tensor([question + answer])).logits[0].log_softmax(-1)
-        losses.append(-sum(logits[len(question) - 1 + at, token] for at, token in enumerate(answer)) / len(answer))
+        logits = next_words(trainer.model, question, answer[:-1]).log_softmax(-1)
+        losses.append(-sum(logits[at, token] for at, token in enumerate(answer)) / len(answer))
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(items))
     torch.testing.assert_close(loss, sum(losses) / len(losses), rtol=0, atol=1e-5)
 
 
-def test_codes_are_memorized_in_both_directions(tmp_path):
+@pytest.mark.parametrize("family", ["llama_tied", "t5"])
+def test_codes_are_memorized_in_both_directions(family, tmp_path):
     """All answers by generation, the training wording as well as, mostly, the one that training never saw."""
-    model, tokenizer = tiny_mera("llama_tied", head=False)
+    model, tokenizer = tiny_mera(family, head=False)
     set_seed(0)
     trainer = trainer_of(
         model,
@@ -102,19 +123,19 @@ def loop_exact_match(model, tokenizer, codes, groups) -> dict:
         wanted = [*tokenizer(pair.answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         said = []
         while len(said) < len(wanted) and (not said or said[-1] != tokenizer.eos_token_id):
-            with torch.no_grad():
-                said.append(int(model.language_model(torch.tensor([ids + said])).logits[0, -1].argmax()))
+            said.append(int(next_words(model, ids, said)[-1].argmax()))
         name = f"{pair.task}_{kind}"
         asked[name] = asked.get(name, 0) + 1
         hits[name] = hits.get(name, 0) + (said == wanted)
     return {name: hits[name] / asked[name] for name in asked}
 
 
-def test_exact_match_is_that_of_a_loop_over_questions(tmp_path):
+@pytest.mark.parametrize(("family", "steps"), [("llama_tied", 45), ("t5", 80)])
+def test_exact_match_is_that_of_a_loop_over_questions(family, steps, tmp_path):
     """On a half-trained model, so that some answers are right and others wrong."""
-    model, tokenizer = tiny_mera("llama_tied")
+    model, tokenizer = tiny_mera(family)
     set_seed(0)
-    trainer = trainer_of(model, tokenizer, tmp_path, FEW[:4], learning_rate=1e-2, max_steps=45)
+    trainer = trainer_of(model, tokenizer, tmp_path, FEW[:4], learning_rate=1e-2, max_steps=steps)
     trainer.train()
     trained = trainer.model.eval()
     wanted = loop_exact_match(trained, tokenizer, FEW[:4], True)
@@ -142,12 +163,34 @@ def test_exact_match_counts_hits(llama, monkeypatch):
     assert model.training
 
 
-def test_generation_does_not_depend_on_the_batch(llama):
-    model, tokenizer = llama
+@pytest.mark.parametrize("family", ["llama", "t5", "bart"])
+def test_generation_does_not_depend_on_the_batch(family):
+    model, tokenizer = tiny_mera(family)
     items = PairDataset(memorizing_pairs(FEW[:2]), tokenizer).items[:9]
     together = generate(model, tokenizer, items)
     assert together == [generate(model, tokenizer, [item])[0] for item in items]
     assert all(len(said) <= len(answer) for said, (_, answer) in zip(together, items, strict=True))
+
+
+@pytest.mark.parametrize("family", ["llama", "bart"])
+def test_generation_is_greedy_whatever_the_checkpoint_says(family):
+    model, tokenizer = tiny_mera(family)
+    items = PairDataset(memorizing_pairs(FEW[:2], groups=False), tokenizer).items[:6]
+    loop = []
+    for question, answer in items:
+        said = []
+        while len(said) < len(answer) and tokenizer.eos_token_id not in said:
+            said.append(int(next_words(model, question, said)[-1].argmax()))
+        loop.append(said)
+    config = model.language_model.generation_config
+    config.num_beams, config.repetition_penalty, config.min_length = 3, 5.0, 30
+    config.forced_eos_token_id = tokenizer.eos_token_id
+    said = [
+        row[: row.index(tokenizer.eos_token_id) + 1] if tokenizer.eos_token_id in row else row
+        for row in generate(model, tokenizer, items)
+    ]
+    assert said == loop
+    assert model.language_model.generation_config is config
 
 
 def test_answers_that_go_on_are_wrong(llama):

@@ -5,13 +5,14 @@ import random
 import brute_force
 import pytest
 import torch
-from tiny import CODES, encoder_of, patients, randomise_head, tiny_mera
+from tiny import CODES, batch_of, encoder_of, patients, randomise_head, save_base, tiny_mera
 
 from mera_hf.data.timelines import LengthSampler
 from mera_hf.errors import InputError
 from mera_hf.evaluation.model_ranking import trainer_metrics
 from mera_hf.modeling_mera import FORWARD_INPUTS
 from mera_hf.timeline_mera import collate_timelines
+from mera_hf.training.code_tokens import add_code_tokens, load_base
 from mera_hf.training.from_scratch import word_tokenizer
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.mera_trainer import MeraTrainer
@@ -53,12 +54,13 @@ def assert_equal_weights(ours: dict, theirs: dict, tolerance: float = 0.0) -> No
     ],
     ids=lambda options: "-".join(options) or "defaults",
 )
-def test_loss_of_a_batch_is_that_of_the_formulas(options, llama, tmp_path):
-    model, tokenizer = llama
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_loss_of_a_batch_is_that_of_the_formulas(family, options, tmp_path):
+    model, tokenizer = tiny_mera(family)
     rows = patients(4, seed=11)
     trainer = trainer_of(model, tokenizer, tmp_path, rows, **options)
     timelines = [trainer.train_dataset[0, row] for row in range(4)]
-    batch = collate_timelines(timelines, 0)
+    batch = batch_of(model, timelines)
     loss, output = trainer.compute_loss(trainer.model, batch, return_outputs=True)
 
     groups = {"space": None, **model.config.level_groups}
@@ -81,10 +83,10 @@ def test_loss_of_a_batch_is_that_of_the_formulas(options, llama, tmp_path):
     torch.testing.assert_close(loss.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("history_text", ["code", "description"])
-def test_micro_batches_change_neither_loss_nor_step(history_text, tmp_path):
+@pytest.mark.parametrize(("family", "history_text"), [("llama", "code"), ("llama", "description"), ("t5", "code")])
+def test_micro_batches_change_neither_loss_nor_step(family, history_text, tmp_path):
     """Batches of 4 x 1, 2 x 2 and 1 x 4 patients; the rows differ in length, number of visits and codes."""
-    model, tokenizer = tiny_mera("llama", history_text=history_text)
+    model, tokenizer = tiny_mera(family, history_text=history_text)
     rows = patients(4, seed=2)
     results = []
     for size, steps in ((4, 1), (2, 2), (1, 4)):
@@ -116,7 +118,7 @@ def test_micro_batches_change_neither_loss_nor_step(history_text, tmp_path):
 # -- training -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
 def test_every_parameter_trains(family, tmp_path):
     model, tokenizer = tiny_mera(family)
     rows = patients(8, seed=1)
@@ -248,9 +250,9 @@ def test_thinned_decisions_stay_finite_whatever_the_weights(llama, tmp_path):
 # -- evaluation ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_evaluation_ranks_as_rank_does(batch_size, tmp_path):
-    model, tokenizer = tiny_mera("llama", calibration=[0.4, 0.6, 1.0, -0.5, 0.1, 0.3], rerank_depth=5, eov_value=0.3)
+@pytest.mark.parametrize(("family", "batch_size"), [("llama", 1), ("llama", 3), ("llama", 8), ("t5", 3)])
+def test_evaluation_ranks_as_rank_does(family, batch_size, tmp_path):
+    model, tokenizer = tiny_mera(family, calibration=[0.4, 0.6, 1.0, -0.5, 0.1, 0.3], rerank_depth=5, eov_value=0.3)
     rows = patients(7, seed=9)
     trainer = trainer_of(
         model, tokenizer, tmp_path, rows, rows, compute_metrics=trainer_metrics, per_device_eval_batch_size=batch_size
@@ -293,6 +295,21 @@ def test_evaluation_does_not_depend_on_the_padding_side(llama, tmp_path):
     tokenizer.padding_side = "left"
     left = trainer_of(model, tokenizer, tmp_path, rows, rows).evaluate()
     assert left["eval_loss"] == pytest.approx(right["eval_loss"], abs=1e-5)
+
+
+def test_a_reloaded_checkpoint_has_the_same_loss(llama, tmp_path):
+    """A saved config has its keys in alphabetical order; levels go from coarse to fine all the same."""
+    from transformers import AutoModel
+
+    model, tokenizer = llama
+    model.save_pretrained(tmp_path / "saved")
+    rows = patients(4)
+    trainers = [
+        trainer_of(m, tokenizer, tmp_path, rows, rows) for m in (model, AutoModel.from_pretrained(tmp_path / "saved"))
+    ]
+    assert list(trainers[1].model.config.level_groups) != trainers[1].hierarchy.levels == trainers[0].hierarchy.levels
+    losses = [trainer.evaluate()["eval_loss"] for trainer in trainers]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
 def test_several_evaluation_sets(llama, tmp_path):
@@ -339,6 +356,12 @@ def test_errors_name_the_argument(llama, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             MeraTrainerConfig(str(tmp_path), **QUIET, **arguments)
+
+
+@pytest.mark.parametrize("options", [{"layout": "tree", "orders": 2}, {"max_batch_tokens": 100}])
+def test_layouts_of_decoders_are_refused_for_encoder_decoders(options, tmp_path):
+    with pytest.raises(InputError, match="are for decoders alone; an encoder-decoder takes a row for each visit"):
+        trainer_of(*tiny_mera("t5"), tmp_path, patients(3), **options)
 
 
 def test_nothing_is_reported_to_anyone(llama, tmp_path, monkeypatch):
@@ -393,6 +416,11 @@ def test_zero_readout_leaves_the_first_word_to_the_head(tmp_path):
     tied, _ = tiny_mera("llama_tied", head=False)
     with pytest.raises(InputError, match="`zero_readout` needs a model whose input and output .* are not tied"):
         trainer_of(tied, tokenizer, tmp_path, patients(8), zero_readout=True)
+    # The config of Flan-T5 says that its matrices are tied, and they are not
+    _, tokenizer = save_base(tmp_path / "flan", "flan_t5")
+    flan = load_base(str(tmp_path / "flan"))
+    add_code_tokens(flan, tokenizer, CODES)
+    assert not trainer_of(flan, tokenizer, tmp_path, patients(8), zero_readout=True).model.code_rows().any()
     adapted = wrap_with_adapter(model, ModelConfig(use_peft=True, lora_r=2))
     with pytest.raises(InputError, match="`zero_readout` needs full training: an adapter has a copy"):
         trainer_of(adapted, tokenizer, tmp_path, patients(8), zero_readout=True)
@@ -400,4 +428,4 @@ def test_zero_readout_leaves_the_first_word_to_the_head(tmp_path):
 
 def test_forward_inputs_are_what_the_collator_gives(llama):
     batch = collate_timelines([encoder_of(*llama).encode(patients(1)[0], 1, random.Random(0))], 0)
-    assert set(FORWARD_INPUTS) <= batch.keys()
+    assert set(FORWARD_INPUTS) - {"decoder_input_ids"} <= batch.keys()

@@ -3,13 +3,12 @@ import copy
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from tiny import CODES, encoder_of, patients, tiny_mera
+from tiny import CODES, batch_of, encoder_of, patients, tiny_mera
 from transformers import AutoModel, AutoTokenizer
 from trl import ModelConfig
 
 from mera_hf.errors import InputError
 from mera_hf.modeling_mera import FORWARD_INPUTS, MeraForDiagnosis
-from mera_hf.timeline_mera import collate_timelines
 from mera_hf.training.arguments import MeraArguments
 from mera_hf.training.code_tokens import peft_config
 from mera_hf.training.mera_config import MeraTrainerConfig
@@ -54,17 +53,25 @@ def train(model, tokenizer, folder, steps: int = 6, **arguments):
 def logits(model, tokenizer, rows=ROWS) -> torch.Tensor:
     """Code logits at every decision; through the wrapper, if there is one."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    batch = collate_timelines([encoder_of(base, tokenizer).encode(row) for row in rows], tokenizer.pad_token_id)
+    batch = batch_of(base, [encoder_of(base, tokenizer).encode(row) for row in rows], tokenizer.pad_token_id)
     model.eval()
     with torch.no_grad():
-        output = model(**{name: batch[name] for name in FORWARD_INPUTS})
+        output = model(**{name: tensor for name, tensor in batch.items() if name in FORWARD_INPUTS})
     return torch.cat([output.code_logits, output.eov_logits[:, None]], dim=1)
+
+
+def spoken(model) -> torch.Tensor:
+    """What the language model says of code tokens by itself, as `generate` sees it."""
+    ids = torch.tensor([[5, model.config.code_token_start + 3, model.config.visit_token_id]])
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
+    with torch.no_grad():
+        return model.eval().language_model(**inputs).logits
 
 
 # -- LoRA ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "t5", "flan_t5", "bart"])
 def test_adapters_train_save_and_merge(family, base_folder, tmp_path):
     model, tokenizer, model_args = loaded(base_folder(family), **LORA)
     start = copy.deepcopy(model.state_dict())
@@ -76,12 +83,13 @@ def test_adapters_train_save_and_merge(family, base_folder, tmp_path):
         parts[part] += 1
         assert part != "lora_" or ".ranking_head." not in name and "lm_head" not in name, name
         assert part != "modules_to_save" or ".ranking_head." in name, name
-    tied = family in ("qwen2", "gpt2")
+    tied = family in ("qwen2", "gpt2", "t5", "bart")
     assert parts["trainable_tokens_delta"] == (1 if tied else 2)
     assert parts["modules_to_save"] == 4  # code bias, patient gate and its bias, code gate
+    plain = MeraForDiagnosis(model.get_base_model().config)
     assert parts["lora_"] == 2 * sum(
-        type(module).__name__ in ("Linear", "Conv1D") and "lora" not in name and "ranking" not in name
-        for name, module in MeraForDiagnosis(model.get_base_model().config).language_model.base_model.named_modules()
+        type(module).__name__ in ("Linear", "Conv1D") and module is not plain.get_output_embeddings()
+        for module in plain.language_model.modules()
     )
 
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -89,13 +97,14 @@ def test_adapters_train_save_and_merge(family, base_folder, tmp_path):
     for name, parameter in model.named_parameters():
         changed = not torch.equal(parameter, before[name])
         assert changed == (name in trainable), f"{name} {'moved' if changed else 'did not move'}"
-    adapted = logits(model, tokenizer)
+    adapted, adapted_words = logits(model, tokenizer), spoken(model.get_base_model())
 
     save_checkpoint(model, tokenizer, tmp_path / "done")
     merged, report = AutoModel.from_pretrained(tmp_path / "done", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     reloaded = AutoTokenizer.from_pretrained(tmp_path / "done")
     torch.testing.assert_close(logits(merged, reloaded), adapted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(spoken(merged), adapted_words, rtol=0, atol=1e-4)
     assert merged.ranking_head.log_prevalence.any()
     words = merged.config.code_token_start
     assert torch.equal(
@@ -116,7 +125,7 @@ def _embedding_name(model) -> str:
     return next(name for name, module in model.language_model.named_modules() if module is target) + ".weight"
 
 
-@pytest.mark.parametrize("family", ["llama", "llama_tied"])
+@pytest.mark.parametrize("family", ["llama", "llama_tied", "t5"])
 def test_peft_config_alone_is_enough(family):
     """Someone else's script: `get_peft_model(model, mera_hf.peft_config(model, r=4))`."""
     from peft import get_peft_model
@@ -128,19 +137,42 @@ def test_peft_config_alone_is_enough(family):
     names = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
     assert not [name for name in names if "ranking_head" in name and "lora_" in name]
     assert not [name for name in names if "lm_head" in name and "lora_" in name]
-    assert any("q_proj.lora_A" in name for name in names) and any("down_proj.lora_B" in name for name in names)
+    first, last = ("q", "wo") if family == "t5" else ("q_proj", "down_proj")
+    assert any(f".{first}.lora_A" in name for name in names) and any(f".{last}.lora_B" in name for name in names)
 
 
-def test_gradient_checkpointing_changes_nothing(tmp_path):
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_gradient_checkpointing_changes_nothing(family, tmp_path):
     results = []
     for checkpointing in (False, True):
-        model, tokenizer = tiny_mera("llama")
+        model, tokenizer = tiny_mera(family)
         model_args = ModelConfig(**LORA)
         torch.manual_seed(0)
         wrapped = wrap_with_adapter(model, model_args)
         train(wrapped, tokenizer, tmp_path, 2, activation_checkpointing=checkpointing)
         results.append(logits(wrapped, tokenizer))
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "llama_tied"])
+def test_a_resumed_training_of_adapters_equals_an_unbroken_one(family, tmp_path):
+    start, tokenizer = tiny_mera(family)
+    torch.manual_seed(0)
+    start = wrap_with_adapter(start, ModelConfig(**LORA))
+    found = []
+    for resumed_from in (None, str(tmp_path / "checkpoint-2")):
+        args = MeraTrainerConfig(
+            str(tmp_path),
+            **{"report_to": "none", "use_cpu": True, "disable_tqdm": True, "save_steps": 2, "max_steps": 5},
+            **{"per_device_train_batch_size": 3, "learning_rate": 1e-2, "ema_decay": 0.9},
+        )
+        trainer = MeraTrainer(copy.deepcopy(start), args, ROWS, processing_class=tokenizer)
+        trainer.train(resume_from_checkpoint=resumed_from)
+        found.append({name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad})
+    before = dict(start.named_parameters())
+    for name, weight in found[0].items():
+        assert not torch.equal(weight, before[name]), name
+        assert torch.equal(weight, found[1][name]), name
 
 
 def test_a_moving_average_of_adapters(tmp_path):
@@ -153,21 +185,23 @@ def test_a_moving_average_of_adapters(tmp_path):
 # -- QLoRA --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_quantised_bases_train_and_merge_into_the_unquantised_one(family, base_folder, tmp_path):
+@pytest.mark.parametrize(("family", "layers"), [("llama", 14), ("qwen2", 14), ("t5", 28)])
+def test_quantised_bases_train_and_merge_into_the_unquantised_one(family, layers, base_folder, tmp_path):
     bitsandbytes = pytest.importorskip("bitsandbytes")
     four_bit = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": False}
     model, tokenizer, model_args = loaded(base_folder(family), **LORA, **four_bit)
     quantised = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
-    assert len(quantised) == 14  # seven in each of two layers; neither output matrix nor ranking head
+    assert len(quantised) == layers  # neither output matrix nor ranking head, nor what T5 keeps in float32
     assert not any(module.support_avx512bf16_for_cpu for module in quantised)
     wrapped = wrap_with_adapter(model, model_args)
 
     # An evaluation must not change the gradients behind it
     def gradients():
-        batch = collate_timelines([encoder_of(model, tokenizer).encode(row) for row in ROWS], 0)
+        batch = batch_of(model, [encoder_of(model, tokenizer).encode(row) for row in ROWS])
         wrapped.zero_grad()
-        wrapped.train()(**{name: batch[name] for name in FORWARD_INPUTS}).code_logits.square().mean().backward()
+        wrapped.train()(
+            **{name: tensor for name, tensor in batch.items() if name in FORWARD_INPUTS}
+        ).code_logits.square().mean().backward()
         return {name: p.grad.clone() for name, p in wrapped.named_parameters() if p.grad is not None}
 
     first = gradients()
@@ -180,7 +214,7 @@ def test_quantised_bases_train_and_merge_into_the_unquantised_one(family, base_f
     assert sum(losses[-3:]) < sum(losses[:3])
     adapted = logits(wrapped, tokenizer)
 
-    save_checkpoint(wrapped, tokenizer, tmp_path / "done", model_args)
+    save_checkpoint(wrapped, tokenizer, tmp_path / "done")
     merged = AutoModel.from_pretrained(tmp_path / "done")
     assert not getattr(merged, "is_quantized", False)
     assert getattr(merged.config, "quantization_config", None) is None
