@@ -144,13 +144,13 @@ class RankingHead(nn.Module):
 
         Shapes: `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes` (V, H), `history_values`
         (V, H, 7)."""
-        if not torch.is_autocast_enabled(hidden.device.type):
-            # Beside an adapter the head is in float32, also on a base in half precision
-            hidden, code_rows = (tensor.to(self.log_prevalence.dtype) for tensor in (hidden, code_rows))
         parts = {}
         if hasattr(self, "code_bias"):
             parts["bias"] = self.code_bias
         if hasattr(self, "patient_gate") and history_codes is not None:
+            if not torch.is_autocast_enabled(hidden.device.type):
+                # Beside an adapter the head is in float32, also on a base in half precision; FSDP2 casts its weights
+                hidden, code_rows = (tensor.to(self.code_gate.weight.dtype) for tensor in (hidden, code_rows))
             codes = history_codes.clamp(min=0)  # (V, H)
             values = torch.cat([history_values, self.log_prevalence[codes][:, :, None]], dim=-1)  # (V, H, 8)
             values = values.masked_fill(history_codes[:, :, None] < 0, 0.0).to(hidden.dtype)

@@ -20,7 +20,7 @@ from .mera_trainer import CITATION, base_model
 from .own_rows import own_rows
 from .quantised import guard_quantised
 from .sampler_epoch import SamplerEpoch
-from .sharded import check_engine, is_sharded
+from .sharded import check_engine, is_sharded, keep_precision
 from .training_card import write_training_card
 
 
@@ -142,6 +142,7 @@ class MemorizationTrainer(_BaseTrainer):
             **kwargs,
         )
         check_engine(self)
+        keep_precision(self)
         self.add_callback(SamplerEpoch)
 
     def _send_telemetry(self):

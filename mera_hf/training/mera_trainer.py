@@ -23,7 +23,7 @@ from .moving_average import MovingAverage
 from .own_rows import own_rows
 from .quantised import guard_quantised
 from .sampler_epoch import SamplerEpoch
-from .sharded import check_engine
+from .sharded import check_engine, keep_precision
 from .training_card import write_training_card
 
 
@@ -158,6 +158,7 @@ class MeraTrainer(_BaseTrainer):
             **kwargs,
         )
         check_engine(self)
+        keep_precision(self)
         self.add_callback(SamplerEpoch)
         self.moving_average = None if args.ema_decay is None else MovingAverage(args.ema_decay)
         if self.moving_average is not None:

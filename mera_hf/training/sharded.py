@@ -1,7 +1,9 @@
 """Models whose weights are shared out over processes, by FSDP2 or DeepSpeed ZeRO-3."""
 
+import dataclasses
 from collections.abc import Callable
 
+import torch
 from torch import nn
 from transformers import Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -35,6 +37,19 @@ def check_engine(trainer: Trainer) -> None:
         )
     if zero3 and getattr(trainer.args, "ema_decay", None) is not None:
         raise InputError("`ema_decay` does not work under ZeRO-3; use recipes/accelerate/fsdp2.yaml.")
+
+
+def keep_precision(trainer: Trainer) -> None:
+    """Let FSDP2 use half precision for what is computed alone: accelerate has it round losses, logits and gradients, too.
+
+    Args:
+        trainer (`Trainer`): before training.
+    """
+    plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+    if plugin is not None and plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = dataclasses.replace(
+            plugin.mixed_precision_policy, output_dtype=None, reduce_dtype=torch.float32
+        )
 
 
 def is_sharded(model: nn.Module) -> bool:

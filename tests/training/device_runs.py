@@ -111,6 +111,17 @@ def run_adapter(folder):
     return result(trainer, load)
 
 
+def run_half(folder):
+    """In bfloat16; the Trainer itself would not hear of it without a GPU or `use_cpu`."""
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16"
+    try:
+        trainer, load = ranker(folder, optim="sgd", learning_rate=1e-3, num_train_epochs=1)
+        trainer.train()
+        return result(trainer, load)
+    finally:
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+
+
 def memorizer(folder, **options):
     """A trainer on 48 pairs in batches of 10, two to a step."""
     from tiny import CODES, tiny_mera

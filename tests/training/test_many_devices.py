@@ -12,13 +12,14 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from tiny import patients
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler
 
 from mera_hf.data.timelines import LengthSampler
 from mera_hf.errors import InputError
 from mera_hf.timeline_mera import collate_timelines
 from mera_hf.training.own_rows import own_rows
-from mera_hf.training.sharded import check_engine
+from mera_hf.training.sharded import check_engine, keep_precision
 
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ ENGINES = ("ddp", "fsdp2", "zero2", "zero3")
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one_process")
-    return {name: device_runs.RUNS[name](folder) for name in ("sgd", "adamw", "adapter", "memorized")}
+    return {name: device_runs.RUNS[name](folder) for name in ("sgd", "adamw", "adapter", "memorized", "half")}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,23 @@ def test_two_processes_train_as_one(engine, name, one_process, two_processes):
     if start is not None:
         before = start.model.state_dict()
         assert max((tensor - before[key]).abs().max() for key, tensor in ours["weights"].items()) > 0.01
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_half_precision_trains_nearly_alike(engine, one_process, two_processes):
+    ours, theirs = (results["half"] for results in (two_processes(engine), one_process))
+    assert_same_log(ours["log"], theirs["log"], 0.03)
+    assert_same(ours, theirs, 0.01)
+    whole = one_process["sgd"]["log"][0]["loss"]
+    assert 0 < abs(theirs["log"][0]["loss"] - whole) < 0.05, "it is bfloat16"
+
+
+def test_fsdp_rounds_what_it_computes_alone():
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16)
+    plugin = SimpleNamespace(fsdp_version=2, mixed_precision_policy=half)
+    state = SimpleNamespace(fsdp_plugin=plugin)
+    keep_precision(SimpleNamespace(is_fsdp_enabled=True, accelerator=SimpleNamespace(state=state)))
+    assert plugin.mixed_precision_policy == MixedPrecisionPolicy(torch.bfloat16, torch.float32, None)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
