@@ -49,6 +49,8 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
     prevalence_of = log_prevalence.gather(1, codes.clamp(min=0))[:, :, None]  # (P, H, 1)
     values = torch.cat([batch["history_values"].double(), prevalence_of], dim=-1) * (codes >= 0)[:, :, None]
 
+    by_code = log_prevalence.T.contiguous()  # (C, P): the order in which the losses read it
+
     temperature = torch.ones((), dtype=torch.float64, requires_grad=True)
     weights = torch.zeros(values.shape[-1], dtype=torch.float64, requires_grad=True)
     eov = torch.zeros((), dtype=torch.float64, requires_grad=True)
@@ -57,9 +59,9 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
 
     def closure():
         optimizer.zero_grad()
-        logits = (temperature * log_prevalence).scatter_add(1, codes.clamp(min=0), values @ weights)
-        logits = torch.cat([logits, eov.expand(len(logits), 1)], dim=1)
-        pools = Pools.from_logits(logits, targets, space, tau=1.0)
+        logits = torch.cat([temperature * by_code, eov.expand(1, len(chosen))])  # (C + 1, P)
+        logits = logits.scatter_add(0, codes.clamp(min=0).T, (values @ weights).T)
+        pools = Pools.from_logits(logits.T, targets, space, tau=1.0)
         losses = contrastive_loss(pools, targets, space, {}, tau=1.0) + confidence_loss(pools, targets, "atlop")
         loss = (losses * weights_of).sum() + 1e-4 * sum((parameter**2).sum() for parameter in fitted)
         loss.backward()
