@@ -37,6 +37,7 @@ HISTORY_FEATURES = (
     "written in the vocabulary of the last visit",
     "in the history",
 )
+_MOST_PHRASES = 20_000  # kept as token ids: of profiles and descriptions, not of a million notes
 
 
 @dataclass
@@ -76,6 +77,21 @@ class Timeline:
     def reach(self) -> int:
         """Most tokens that a token sees, itself among them."""
         return max(limit + end - begin for begin, limit, end in self.pieces)
+
+
+@dataclass
+class Patient:
+    """A patient as numbers, from which timelines are written.
+
+    Attributes:
+        head: token ids before the first visit: the profile.
+        visits: the code indices of each visit, in the order in which they are to be written.
+        tails: for each visit, the token ids of its text.
+    """
+
+    head: list[int]
+    visits: list[list[int]]
+    tails: list[list[int]]
 
 
 def profile_text(profile: dict | None) -> str:
@@ -136,6 +152,8 @@ class TimelineEncoder:
     def words(self, text: str) -> list[int]:
         """Token ids of a phrase; phrases repeat across patients, so they are kept."""
         if text not in self._cache:
+            if len(self._cache) == _MOST_PHRASES:
+                self._cache.clear()  # of notes, each is seen once
             self._cache[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._cache[text]
 
@@ -154,23 +172,36 @@ class TimelineEncoder:
             )
         return sorted({self.code_index[code] for code in codes})
 
-    def encode(self, patient: dict, first_target: int = 1, shuffle: random.Random | None = None) -> Timeline:
+    def read(self, patient: dict) -> Patient:
+        """The numbers of a row of a visits dataset, with codes in tree order.
+
+        Raises:
+            `ValueError`: for a code that the model does not know.
+        """
+        visits = patient["visits"]
+        head = self.bos + [self.config.profile_token_id]
+        if self.config.use_profile:
+            head = head + self.words(profile_text(patient.get("profile")))
+        tails = [self.words(visit["text"]) if self.with_text and visit.get("text") else [] for visit in visits]
+        return Patient(head, [self.indices(visit["codes"]) for visit in visits], tails)
+
+    def encode(self, patient: dict | Patient, first_target: int = 1, shuffle: random.Random | None = None) -> Timeline:
         """Write a patient whose visits are all known, with the decisions of every visit from `first_target` on.
 
         Args:
-            patient (`dict`): `profile` and `visits`, a row of a visits dataset.
+            patient (`dict` or [`Patient`]): `profile` and `visits`, a row of a visits dataset, or what [`read`] made of it.
             first_target (`int`): index of the first visit whose codes are decisions; 0 takes the first visit as well.
             shuffle (`random.Random`, *optional*): draws the order of the codes in each visit; tree order without it.
         """
-        return self._write(patient, self._drawn(patient, shuffle), first_target, open_visit=False)
+        return self._write(self._drawn(patient, shuffle), first_target, open_visit=False)
 
-    def encode_history(self, patient: dict) -> Timeline:
+    def encode_history(self, patient: dict | Patient) -> Timeline:
         """Write a patient whose next visit is to be ranked: one decision, behind the mark that opens that visit."""
-        visits = self._drawn(patient)
-        return self._write(patient, visits, len(visits), open_visit=True)
+        patient = self._drawn(patient)
+        return self._write(patient, len(patient.visits), open_visit=True)
 
     def encode_tree(
-        self, patient: dict, first_target: int = 1, orders: int = 1, shuffle: random.Random | None = None
+        self, patient: dict | Patient, first_target: int = 1, orders: int = 1, shuffle: random.Random | None = None
     ) -> Timeline:
         """Write a patient whose visits are all known as a trunk with branches, see above; decisions lie in branches.
 
@@ -178,9 +209,9 @@ class TimelineEncoder:
             patient, first_target, shuffle: as in [`encode`].
             orders (`int`): branches of each visit from `first_target` on. The first has the order of the trunk.
         """
-        visits = self._drawn(patient, shuffle)
-        trunk = self._head(patient)
-        blocks = [self._block(visit, codes) for visit, codes in zip(patient["visits"], visits, strict=True)]
+        patient = self._drawn(patient, shuffle)
+        trunk, visits = list(patient.head), patient.visits
+        blocks = [self._block(codes, tail) for codes, tail in zip(visits, patient.tails, strict=True)]
         # Nothing follows the last visit, so that it has branches alone
         lengths = [len(tokens) for tokens, _, _ in blocks[:-1]] + [1 + len(codes) for codes in visits[-1:]]
         first = self._first_visit_that_fits(len(trunk), lengths)
@@ -213,13 +244,12 @@ class TimelineEncoder:
                 timeline.branches.append((start, limit))
         return timeline
 
-    def _drawn(self, patient: dict, shuffle: random.Random | None = None) -> list[list[int]]:
-        visits = [self.indices(visit["codes"]) for visit in patient["visits"]]
-        return visits if shuffle is None else [shuffle.sample(visit, len(visit)) for visit in visits]
-
-    def _head(self, patient: dict) -> list[int]:
-        head = self.bos + [self.config.profile_token_id]
-        return head + self.words(profile_text(patient.get("profile"))) if self.config.use_profile else head
+    def _drawn(self, patient: dict | Patient, shuffle: random.Random | None = None) -> Patient:
+        """A patient with the codes of each visit in a random order; in tree order without `shuffle`."""
+        patient = patient if isinstance(patient, Patient) else self.read(patient)
+        if shuffle is None:
+            return patient
+        return Patient(patient.head, [shuffle.sample(visit, len(visit)) for visit in patient.visits], patient.tails)
 
     def _steps(self, count: int) -> list[int]:
         """How far the position moves to each of the tokens that a visit begins with, its mark and its codes."""
@@ -228,7 +258,7 @@ class TimelineEncoder:
             steps[2:] = [0] * len(steps[2:])
         return steps
 
-    def _block(self, visit: dict, codes: list[int]) -> tuple[list[int], list[int], list[int]]:
+    def _block(self, codes: list[int], tail: list[int]) -> tuple[list[int], list[int], list[int]]:
         """The tokens of a visit, the step of the position to each, and where in them its decisions lie."""
         tokens, places = [self.visit_mark], []
         for index in codes:
@@ -237,13 +267,12 @@ class TimelineEncoder:
         places.append(len(tokens) - 1)
         steps = self._steps(len(tokens))
         tokens.append(self.eov)
-        if self.with_text and visit.get("text"):
-            tokens += self.words(visit["text"])
+        tokens += tail
         return tokens, steps + [1] * (len(tokens) - len(steps)), places
 
-    def _write(self, patient: dict, visits: list[list[int]], first_target: int, open_visit: bool) -> Timeline:
-        head = self._head(patient)
-        blocks = [self._block(visit, codes) for visit, codes in zip(patient["visits"], visits, strict=True)]
+    def _write(self, patient: Patient, first_target: int, open_visit: bool) -> Timeline:
+        head, visits = patient.head, patient.visits
+        blocks = [self._block(codes, tail) for codes, tail in zip(visits, patient.tails, strict=True)]
         tail = [self.visit_mark] if open_visit else []
         first = self._first_visit_that_fits(len(head) + len(tail), [len(tokens) for tokens, _, _ in blocks])
 
@@ -471,6 +500,7 @@ def check_code_tokens(config, tokenizer) -> None:
 
 __all__ = [
     "HISTORY_FEATURES",
+    "Patient",
     "Timeline",
     "TimelineEncoder",
     "batches_by_length",
