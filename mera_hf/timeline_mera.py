@@ -21,6 +21,7 @@ what stands before the `<visit>` is the encoder's, and from there on the decoder
 import itertools
 import math
 import random
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ HISTORY_FEATURES = (
     "written in the vocabulary of the last visit",
     "in the history",
 )
+_MOST_PHRASES = 20_000  # kept as token ids: of profiles and descriptions, not of a million notes
 
 
 @dataclass
@@ -75,6 +77,21 @@ class Timeline:
     def reach(self) -> int:
         """Most tokens that a token sees, itself among them."""
         return max(limit + end - begin for begin, limit, end in self.pieces)
+
+
+@dataclass
+class Patient:
+    """A patient as numbers, from which timelines are written.
+
+    Attributes:
+        head: token ids before the first visit: the profile.
+        visits: the code indices of each visit, in the order in which they are to be written.
+        tails: for each visit, the token ids of its text.
+    """
+
+    head: list[int]
+    visits: list[list[int]]
+    tails: list[list[int]]
 
 
 def profile_text(profile: dict | None) -> str:
@@ -135,6 +152,8 @@ class TimelineEncoder:
     def words(self, text: str) -> list[int]:
         """Token ids of a phrase; phrases repeat across patients, so they are kept."""
         if text not in self._cache:
+            if len(self._cache) == _MOST_PHRASES:
+                self._cache.clear()  # of notes, each is seen once
             self._cache[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._cache[text]
 
@@ -153,23 +172,36 @@ class TimelineEncoder:
             )
         return sorted({self.code_index[code] for code in codes})
 
-    def encode(self, patient: dict, first_target: int = 1, shuffle: random.Random | None = None) -> Timeline:
+    def read(self, patient: dict) -> Patient:
+        """The numbers of a row of a visits dataset, with codes in tree order.
+
+        Raises:
+            `ValueError`: for a code that the model does not know.
+        """
+        visits = patient["visits"]
+        head = self.bos + [self.config.profile_token_id]
+        if self.config.use_profile:
+            head = head + self.words(profile_text(patient.get("profile")))
+        tails = [self.words(visit["text"]) if self.with_text and visit.get("text") else [] for visit in visits]
+        return Patient(head, [self.indices(visit["codes"]) for visit in visits], tails)
+
+    def encode(self, patient: dict | Patient, first_target: int = 1, shuffle: random.Random | None = None) -> Timeline:
         """Write a patient whose visits are all known, with the decisions of every visit from `first_target` on.
 
         Args:
-            patient (`dict`): `profile` and `visits`, a row of a visits dataset.
+            patient (`dict` or [`Patient`]): `profile` and `visits`, a row of a visits dataset, or what [`read`] made of it.
             first_target (`int`): index of the first visit whose codes are decisions; 0 takes the first visit as well.
             shuffle (`random.Random`, *optional*): draws the order of the codes in each visit; tree order without it.
         """
-        return self._write(patient, self._drawn(patient, shuffle), first_target, open_visit=False)
+        return self._write(self._drawn(patient, shuffle), first_target, open_visit=False)
 
-    def encode_history(self, patient: dict) -> Timeline:
+    def encode_history(self, patient: dict | Patient) -> Timeline:
         """Write a patient whose next visit is to be ranked: one decision, behind the mark that opens that visit."""
-        visits = self._drawn(patient)
-        return self._write(patient, visits, len(visits), open_visit=True)
+        patient = self._drawn(patient)
+        return self._write(patient, len(patient.visits), open_visit=True)
 
     def encode_tree(
-        self, patient: dict, first_target: int = 1, orders: int = 1, shuffle: random.Random | None = None
+        self, patient: dict | Patient, first_target: int = 1, orders: int = 1, shuffle: random.Random | None = None
     ) -> Timeline:
         """Write a patient whose visits are all known as a trunk with branches, see above; decisions lie in branches.
 
@@ -177,9 +209,9 @@ class TimelineEncoder:
             patient, first_target, shuffle: as in [`encode`].
             orders (`int`): branches of each visit from `first_target` on. The first has the order of the trunk.
         """
-        visits = self._drawn(patient, shuffle)
-        trunk = self._head(patient)
-        blocks = [self._block(visit, codes) for visit, codes in zip(patient["visits"], visits, strict=True)]
+        patient = self._drawn(patient, shuffle)
+        trunk, visits = list(patient.head), patient.visits
+        blocks = [self._block(codes, tail) for codes, tail in zip(visits, patient.tails, strict=True)]
         # Nothing follows the last visit, so that it has branches alone
         lengths = [len(tokens) for tokens, _, _ in blocks[:-1]] + [1 + len(codes) for codes in visits[-1:]]
         first = self._first_visit_that_fits(len(trunk), lengths)
@@ -212,13 +244,12 @@ class TimelineEncoder:
                 timeline.branches.append((start, limit))
         return timeline
 
-    def _drawn(self, patient: dict, shuffle: random.Random | None = None) -> list[list[int]]:
-        visits = [self.indices(visit["codes"]) for visit in patient["visits"]]
-        return visits if shuffle is None else [shuffle.sample(visit, len(visit)) for visit in visits]
-
-    def _head(self, patient: dict) -> list[int]:
-        head = self.bos + [self.config.profile_token_id]
-        return head + self.words(profile_text(patient.get("profile"))) if self.config.use_profile else head
+    def _drawn(self, patient: dict | Patient, shuffle: random.Random | None = None) -> Patient:
+        """A patient with the codes of each visit in a random order; in tree order without `shuffle`."""
+        patient = patient if isinstance(patient, Patient) else self.read(patient)
+        if shuffle is None:
+            return patient
+        return Patient(patient.head, [shuffle.sample(visit, len(visit)) for visit in patient.visits], patient.tails)
 
     def _steps(self, count: int) -> list[int]:
         """How far the position moves to each of the tokens that a visit begins with, its mark and its codes."""
@@ -227,7 +258,7 @@ class TimelineEncoder:
             steps[2:] = [0] * len(steps[2:])
         return steps
 
-    def _block(self, visit: dict, codes: list[int]) -> tuple[list[int], list[int], list[int]]:
+    def _block(self, codes: list[int], tail: list[int]) -> tuple[list[int], list[int], list[int]]:
         """The tokens of a visit, the step of the position to each, and where in them its decisions lie."""
         tokens, places = [self.visit_mark], []
         for index in codes:
@@ -236,13 +267,12 @@ class TimelineEncoder:
         places.append(len(tokens) - 1)
         steps = self._steps(len(tokens))
         tokens.append(self.eov)
-        if self.with_text and visit.get("text"):
-            tokens += self.words(visit["text"])
+        tokens += tail
         return tokens, steps + [1] * (len(tokens) - len(steps)), places
 
-    def _write(self, patient: dict, visits: list[list[int]], first_target: int, open_visit: bool) -> Timeline:
-        head = self._head(patient)
-        blocks = [self._block(visit, codes) for visit, codes in zip(patient["visits"], visits, strict=True)]
+    def _write(self, patient: Patient, first_target: int, open_visit: bool) -> Timeline:
+        head, visits = patient.head, patient.visits
+        blocks = [self._block(codes, tail) for codes, tail in zip(visits, patient.tails, strict=True)]
         tail = [self.visit_mark] if open_visit else []
         first = self._first_visit_that_fits(len(head) + len(tail), [len(tokens) for tokens, _, _ in blocks])
 
@@ -346,52 +376,52 @@ def collate_timelines(
         `visit_patient` (V,) index into `timelines`; `visit_codes` (V, M) code indices as written, -1 where there is none;
         `history_codes` (V, H), -1 where there is none; `history_values` (V, H, 7) float32.
     """
+    # Few tensors, each made at once from a flat list: a small tensor costs as much as a patient
     lengths = [len(timeline.input_ids) for timeline in timelines]
     if packed:
         width, places = sum(lengths), [(0, left) for left in itertools.accumulate([0, *lengths[:-1]])]
+        mask = torch.ones(1, width, dtype=torch.long)
     else:
         width = max(lengths)
         places = [(row, width - lengths[row] if padding_side == "left" else 0) for row in range(len(lengths))]
-    ids = torch.full((places[-1][0] + 1, width), pad_token_id)
-    mask, positions = torch.zeros_like(ids), torch.zeros_like(ids)
-    sees = torch.arange(width)[:, None].repeat(len(ids), 1, 3)  # (B, S, 3): padding sees itself
+        mask = (torch.arange(width) < torch.tensor(lengths)[:, None]).long()  # (B, S)
+        mask = mask.flip(1) if padding_side == "left" else mask
+    is_token = mask.bool()
+    ids, positions = torch.full_like(mask, pad_token_id), torch.zeros_like(mask)
+    ids[is_token] = _flat(timeline.input_ids for timeline in timelines)
+    positions[is_token] = _flat(timeline.positions for timeline in timelines)
+    if packed or any(timeline.branches for timeline in timelines):
+        sees = torch.arange(width)[:, None].repeat(len(mask), 1, 3)  # (B, S, 3): padding sees itself
+        for timeline, (row, left) in zip(timelines, places, strict=True):
+            for begin, limit, end in timeline.pieces:
+                sees[row, left + begin : left + end] = torch.tensor([left, left + limit, left + begin])
+        mask = sees
+
     decision_index, decision_visit, decision_given = [], [], []
     visit_patient, visit_codes, histories = [], [], []
     for patient, (timeline, (row, left)) in enumerate(zip(timelines, places, strict=True)):
-        here = slice(left, left + lengths[patient])
-        ids[row, here] = torch.tensor(timeline.input_ids)
-        positions[row, here] = torch.tensor(timeline.positions)
-        mask[row, here] = 1
-        for begin, limit, end in timeline.pieces:
-            sees[row, left + begin : left + end] = torch.tensor([left, left + limit, left + begin])
-        decision_index += [row * width + left + position for position in timeline.decisions]
+        start = row * width + left
+        decision_index += [start + position for position in timeline.decisions]
         decision_given += timeline.decision_given
-        table_row = {}
-        for visit in timeline.decision_visits:
-            if visit not in table_row:
-                table_row[visit] = len(visit_patient)
-                visit_patient.append(patient)
-                visit_codes.append(timeline.visits[visit] if visit < len(timeline.visits) else [])
-                histories.append(timeline.histories[visit])
-            decision_visit.append(table_row[visit])
-
-    codes_width = max([len(codes) for codes in visit_codes], default=0)
-    history_width = max([len(codes) for codes, _ in histories], default=0)
-    history_codes = _padded([codes for codes, _ in histories], history_width)
-    history_values = torch.zeros(len(histories), history_width, len(HISTORY_FEATURES))
-    values = torch.tensor(
-        [features for _, rows in histories for features in rows]
-    )  # one tensor for all: many are slow
-    history_values[history_codes >= 0] = values.reshape(-1, len(HISTORY_FEATURES))
+        visits = dict.fromkeys(timeline.decision_visits)
+        table_row = dict(zip(visits, itertools.count(len(visit_patient)), strict=False))
+        decision_visit += [table_row[visit] for visit in timeline.decision_visits]
+        visit_patient += [patient] * len(visits)
+        visit_codes += [timeline.visits[visit] if visit < len(timeline.visits) else [] for visit in visits]
+        histories += [timeline.histories[visit] for visit in visits]
+    history_codes = _padded([codes for codes, _ in histories])
+    history_values = torch.zeros(*history_codes.shape, len(HISTORY_FEATURES))
+    values = _flat((features for _, rows in histories for features in rows), torch.float)
+    history_values[history_codes >= 0] = values.view(-1, len(HISTORY_FEATURES))
     return {
         "input_ids": ids,
-        "attention_mask": sees if packed or any(timeline.branches for timeline in timelines) else mask,
+        "attention_mask": mask,
         "position_ids": positions,
-        "decision_index": torch.tensor(decision_index, dtype=torch.long),
-        "decision_visit": torch.tensor(decision_visit, dtype=torch.long),
-        "decision_given": torch.tensor(decision_given, dtype=torch.long),
-        "visit_patient": torch.tensor(visit_patient, dtype=torch.long),
-        "visit_codes": _padded(visit_codes, codes_width),
+        "decision_index": _flat([decision_index]),
+        "decision_visit": _flat([decision_visit]),
+        "decision_given": _flat([decision_given]),
+        "visit_patient": _flat([visit_patient]),
+        "visit_codes": _padded(visit_codes),
         "history_codes": history_codes,
         "history_values": history_values,
     }
@@ -417,21 +447,29 @@ def collate_pairs(timelines: list[Timeline], pad_token_id: int, decoder_start_to
             read.append(timeline.input_ids[:start])
             written.append([decoder_start_token_id, *timeline.input_ids[start : decisions[-1] + 1]])
             places.append([place - start + 1 for place in decisions])
-    longest, width = max(map(len, read)), max(map(len, written))
+    width = max(map(len, written))
     decision_index = [row * width + place for row, decisions in enumerate(places) for place in decisions]
     batch = collate_timelines(timelines, pad_token_id)
     del batch["position_ids"]
     return batch | {
-        "input_ids": _padded(read, longest, pad_token_id),
-        "attention_mask": _padded([[1] * len(tokens) for tokens in read], longest, 0),
-        "decoder_input_ids": _padded(written, width, pad_token_id),
-        "decision_index": torch.tensor(decision_index, dtype=torch.long),
+        "input_ids": _padded(read, pad_token_id),
+        "attention_mask": _padded([[1] * len(tokens) for tokens in read], 0),
+        "decoder_input_ids": _padded(written, pad_token_id),
+        "decision_index": _flat([decision_index]),
     }
 
 
-def _padded(rows: list[list[int]], width: int, filler: int = -1) -> torch.Tensor:
-    rows = [row + [filler] * (width - len(row)) for row in rows]
-    return torch.tensor(rows, dtype=torch.long).reshape(len(rows), width)
+def _flat(rows: Iterable[list], dtype: torch.dtype = torch.long) -> torch.Tensor:
+    """The numbers of all lists in one row. An array reads Python numbers five times as fast as `torch.tensor` does."""
+    numbers = array("q" if dtype == torch.long else "f", list(itertools.chain.from_iterable(rows)))
+    return torch.frombuffer(numbers, dtype=dtype) if numbers else torch.empty(0, dtype=dtype)
+
+
+def _padded(rows: list[list[int]], filler: int = -1) -> torch.Tensor:
+    """Lists of numbers as rows of a table as wide as the longest."""
+    lengths = _flat([[len(row) for row in rows]])
+    is_number = torch.arange(max(map(len, rows), default=0)) < lengths[:, None]
+    return torch.full(is_number.shape, filler).masked_scatter(is_number, _flat(rows))
 
 
 def check_code_tokens(config, tokenizer) -> None:
@@ -462,6 +500,7 @@ def check_code_tokens(config, tokenizer) -> None:
 
 __all__ = [
     "HISTORY_FEATURES",
+    "Patient",
     "Timeline",
     "TimelineEncoder",
     "batches_by_length",

@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
-from ..timeline_mera import Timeline, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
+from ..timeline_mera import Patient, Timeline, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
+from .patient_arrays import PatientArrays
 
 
 class TimelineDataset(Dataset):
@@ -18,7 +19,7 @@ class TimelineDataset(Dataset):
     orders of an epoch do not depend on the process, the worker or on whether training was resumed.
 
     Args:
-        rows (`datasets.Dataset` or `list[dict]`): a visits dataset; held in memory.
+        rows (`datasets.Dataset` or `list[dict]`): a visits dataset; what a model reads of it is held in memory.
         encoder (`TimelineEncoder`): writes a patient.
         first_target (`int`, *optional*, defaults to 1): index of the first visit that is predicted; patients with fewer
             visits, and those whose last visit is longer than the encoder's `max_length`, are left out and counted in
@@ -30,6 +31,7 @@ class TimelineDataset(Dataset):
             [`TimelineEncoder.encode_tree`] (one order without an epoch); one sequence without it.
 
     Attributes:
+        patients (`PatientArrays`): the patients with a visit to predict.
         lengths: tokens of each timeline as an epoch has it.
         reach: most tokens that a token sees in any of them.
 
@@ -46,42 +48,48 @@ class TimelineDataset(Dataset):
         prefix_share: float = 1.0,
         orders: int | None = None,
     ):
-        rows = rows.to_list() if hasattr(rows, "to_list") else list(rows)
         self.encoder, self.first_target, self.seed = encoder, first_target, seed
         self.prefix_share, self.orders = prefix_share, orders
-        self.rows = [row for row in rows if len(row["visits"]) > first_target]
-        if not self.rows:
+        self.patients, self.lengths, self.reach, self.dropped_visits = PatientArrays(), [], 0, 0
+        long_enough = 0
+        try:
+            for row in rows:
+                if len(row["visits"]) <= first_target:
+                    continue
+                long_enough += 1
+                patient = encoder.read(row)
+                timeline = self._written(patient, random.Random(0))
+                if timeline.decisions:
+                    self.patients.append(patient)
+                    self.lengths.append(len(timeline.input_ids))
+                    self.reach = max(self.reach, timeline.reach)
+                    self.dropped_visits += timeline.dropped_visits
+        except ValueError as error:
+            raise InputError(f"the dataset does not fit the model: {error}") from error
+        if not long_enough:
             raise InputError(
                 f"none of the {len(rows)} patients has more than {first_target} visits, so there is no visit to predict; "
                 "use a cohort with two visits or more."
             )
-        try:
-            timelines = [self[0, row] for row in range(len(self.rows))]
-        except ValueError as error:
-            raise InputError(f"the dataset does not fit the model: {error}") from error
-        fits = [bool(timeline.decisions) for timeline in timelines]
-        if not any(fits):
+        if not len(self):
             raise InputError(
                 f"`max_length` is {encoder.max_length}, shorter than the last visit of every patient; raise it."
             )
-        self.rows, timelines = list(itertools.compress(self.rows, fits)), list(itertools.compress(timelines, fits))
-        self.left_out = len(rows) - len(self.rows)
-        self.lengths = [len(timeline.input_ids) for timeline in timelines]
-        self.reach = max(timeline.reach for timeline in timelines)
-        self.dropped_visits = sum(timeline.dropped_visits for timeline in timelines)
+        self.left_out = len(rows) - len(self)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.patients)
 
     def __getitem__(self, item: int | tuple[int, int]) -> Timeline:
         epoch, row = item if isinstance(item, tuple) else (None, item)
         shuffle = None if epoch is None else random.Random(f"{self.seed}:{epoch}:{row}")
-        if self.orders is None:
-            timeline = self.encoder.encode(self.rows[row], self.first_target, shuffle)
-        else:
-            orders = 1 if shuffle is None else self.orders
-            timeline = self.encoder.encode_tree(self.rows[row], self.first_target, orders, shuffle)
+        timeline = self._written(self.patients[row], shuffle)
         return self._thinned(timeline, shuffle) if shuffle is not None and self.prefix_share < 1 else timeline
+
+    def _written(self, patient: Patient, shuffle: random.Random | None) -> Timeline:
+        if self.orders is None:
+            return self.encoder.encode(patient, self.first_target, shuffle)
+        return self.encoder.encode_tree(patient, self.first_target, 1 if shuffle is None else self.orders, shuffle)
 
     def _thinned(self, timeline: Timeline, draw: random.Random) -> Timeline:
         kept = [given == 0 or draw.random() < self.prefix_share for given in timeline.decision_given]

@@ -6,10 +6,13 @@ The prevalence that a patient is fitted with leaves that patient out: with few p
 patient has it, and the fit would trust prevalence far too much.
 """
 
+import itertools
+from collections import Counter
+
 import torch
 
 from ..data.timelines import TimelineDataset
-from ..timeline_mera import collate_timelines
+from ..timeline_mera import Patient, collate_timelines
 from .hierarchy import Hierarchy
 from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss
 
@@ -25,13 +28,11 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
         dataset (`TimelineDataset`): the training patients.
         config (`MeraConfig`): of the model.
     """
-    index = dataset.encoder.code_index
-    patients = [
-        torch.tensor(sorted({index[code] for visit in row["visits"] for code in visit["codes"]}), dtype=torch.long)
-        for row in dataset.rows
-    ]
-    counts = torch.bincount(torch.cat(patients), minlength=config.num_codes).double()
-    head.log_prevalence.copy_(_log_share(counts, len(patients)))
+    patients_with: Counter[int] = Counter()
+    for patient in dataset.patients:
+        patients_with.update(_codes(patient))
+    counts = torch.tensor([patients_with[code] for code in range(config.num_codes)], dtype=torch.float64)  # (C,)
+    head.log_prevalence.copy_(_log_share(counts, len(dataset)))
     if not (hasattr(head, "code_bias") or hasattr(head, "patient_gate")):
         return
 
@@ -39,14 +40,16 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
     batch, chosen = _first_decisions(dataset, rows, max(64, _LARGEST_TABLE // config.num_codes))
     without = counts.expand(len(chosen), -1).clone()  # (P, C)
     for decision, row in enumerate(chosen):
-        without[decision, patients[row]] -= 1
-    log_prevalence = _log_share(without, len(patients) - 1)
+        without[decision, list(_codes(dataset.patients[row]))] -= 1
+    log_prevalence = _log_share(without, len(dataset) - 1)
     targets = DecisionTargets.from_batch(batch, config.num_codes)
     weights_of = targets.weights / targets.weights.sum()
     space = Hierarchy({}, config.num_codes)
     codes = batch["history_codes"]  # (P, H): one target visit a decision here
     prevalence_of = log_prevalence.gather(1, codes.clamp(min=0))[:, :, None]  # (P, H, 1)
     values = torch.cat([batch["history_values"].double(), prevalence_of], dim=-1) * (codes >= 0)[:, :, None]
+
+    by_code = log_prevalence.T.contiguous()  # (C, P): the order in which the losses read it
 
     temperature = torch.ones((), dtype=torch.float64, requires_grad=True)
     weights = torch.zeros(values.shape[-1], dtype=torch.float64, requires_grad=True)
@@ -56,9 +59,9 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
 
     def closure():
         optimizer.zero_grad()
-        logits = (temperature * log_prevalence).scatter_add(1, codes.clamp(min=0), values @ weights)
-        logits = torch.cat([logits, eov.expand(len(logits), 1)], dim=1)
-        pools = Pools.from_logits(logits, targets, space, tau=1.0)
+        logits = torch.cat([temperature * by_code, eov.expand(1, len(chosen))])  # (C + 1, P)
+        logits = logits.scatter_add(0, codes.clamp(min=0).T, (values @ weights).T)
+        pools = Pools.from_logits(logits.T, targets, space, tau=1.0)
         losses = contrastive_loss(pools, targets, space, {}, tau=1.0) + confidence_loss(pools, targets, "atlop")
         loss = (losses * weights_of).sum() + 1e-4 * sum((parameter**2).sum() for parameter in fitted)
         loss.backward()
@@ -71,6 +74,10 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
             head.code_bias[-1] = eov
         if hasattr(head, "patient_gate"):
             head.patient_gate.bias.copy_(weights)
+
+
+def _codes(patient: Patient) -> set[int]:
+    return set(itertools.chain.from_iterable(patient.visits))
 
 
 def _log_share(counts: torch.Tensor, patients: int) -> torch.Tensor:

@@ -247,7 +247,7 @@ def group_loss(pools: Pools, targets: DecisionTargets, hierarchy: Hierarchy, tau
 
 
 class _SegmentLogSumExp(torch.autograd.Function):
-    """Log-sum-exp over segments of the first axis, with one exponential in either direction."""
+    """Log-sum-exp over segments of the first axis, with one exponential for both directions."""
 
     @staticmethod
     def forward(ctx, values, segment_of, count):
@@ -256,15 +256,32 @@ class _SegmentLogSumExp(torch.autograd.Function):
         top.masked_fill_(top == -torch.inf, 0.0)
         powers = (values - top.index_select(0, segment_of)).exp_()
         total = torch.zeros_like(top).index_add_(0, segment_of, powers)
-        ctx.save_for_backward(values, segment_of, top, total)
+        ctx.save_for_backward(powers, segment_of, total)
         return total.log() + top  # log 0 = -inf: an empty segment
 
     @staticmethod
     def backward(ctx, grad):
-        values, segment_of, top, total = ctx.saved_tensors
+        powers, segment_of, total = ctx.saved_tensors
         share = grad / total.masked_fill(total == 0, 1.0)
-        powers = (values - top.index_select(0, segment_of)).exp_()
-        return powers.mul_(share.index_select(0, segment_of)), None, None
+        return powers * share.index_select(0, segment_of), None, None
+
+
+class _LogSumExp(torch.autograd.Function):
+    """Log-sum-exp over the first axis; torch's own has no gradient where there are no entries, but NaN."""
+
+    @staticmethod
+    def forward(ctx, values):
+        top = values.amax(0)
+        top.masked_fill_(top == -torch.inf, 0.0)
+        powers = (values - top).exp_()
+        total = powers.sum(0)
+        ctx.save_for_backward(powers, total)
+        return total.log() + top
+
+    @staticmethod
+    def backward(ctx, grad):
+        powers, total = ctx.saved_tensors
+        return powers * (grad / total.masked_fill(total == 0, 1.0))
 
 
 def segment_logsumexp(values: Tensor, segment_of: Tensor, count: int) -> Tensor:
@@ -281,9 +298,8 @@ def segment_logsumexp(values: Tensor, segment_of: Tensor, count: int) -> Tensor:
 
 
 def logsumexp(values: Tensor) -> Tensor:
-    """Log-sum-exp over the first axis, -inf without entries and with no gradient there, where torch gives NaN."""
-    empty = (values == -torch.inf).all(0)
-    return torch.where(empty, -torch.inf, torch.where(empty, 0.0, values).logsumexp(0))
+    """Log-sum-exp over the first axis; -inf, and no gradient, without entries."""
+    return _LogSumExp.apply(values)
 
 
 def _softplus(values: Tensor) -> Tensor:

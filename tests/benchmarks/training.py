@@ -26,7 +26,8 @@ def trainer(dataset=None, steps=30, overrides=(), repeat=5) -> tuple[float, str]
     optimizer, schedule and logging, in blocks of `steps` steps that take turns.
 
     [`MeraTrainer`] writes its timelines anew in every epoch, with the codes of a visit in a fresh order, while the clock runs;
-    the plain Trainer finds them written, as an ordinary corpus is.
+    the plain Trainer finds them written, as an ordinary corpus is, and does without the moving average of the weights and the
+    dropout that MERA adds.
 
     Args:
         dataset: a prepared dataset; Diabetes 130-US Hospitals without it.
@@ -54,6 +55,7 @@ def _mera_trainer(dataset, folder: str, steps: int, overrides) -> tuple[MeraTrai
     """The trainer of the recipe, and the tokens of its first steps."""
     # The rows that a sentence encoder would start are random here, and as fast
     options = ["--initialise", "random", "--max-steps", str(steps), "--output-dir", folder, "--disable-tqdm", "true"]
+    options += ["--dataloader-pin-memory", "false"]  # for GPUs
     config, model_args, mera_args = parse_recipe(RECIPE, [*options, *overrides], MeraTrainerConfig)
     splits, codes = open_dataset(dataset)
     model, tokenizer = load_model(model_args, mera_args, splits, codes, config.seed)
