@@ -76,7 +76,9 @@ class _Fused(torch.autograd.Function):
             some = targets.at(decisions)
             true, eov, segments, rivals = chunk.forward(decisions, some)
             with torch.set_grad_enabled(learning):
-                numbers = [tensor.requires_grad_(learning) for tensor in (true, eov, *segments, *rivals)]
+                numbers = [
+                    tensor.requires_grad_(learning) for tensor in (true, eov, *segments, *(some for some, _ in rivals))
+                ]
                 pools = Pools.reduce(true, eov, segments, rivals, some, loss.hierarchy, loss.tau)
                 sums = (loss.losses(pools, some) * some.weights.to(chunk.dtype)).sum(1)  # (L,)
             total = total + sums.detach()
@@ -116,10 +118,10 @@ class _Chunk:
         # Anything smaller is a denormal number, which costs fifty times more
         self.least = -120.0 if self.dtype == torch.float32 else -1000.0
         # Decisions enough for matrix products at full speed; on CPUs, codes few enough for a tile to stay in the cache
-        room, most = (256 << 20, 8192) if self.on_gpu else (32 << 20, 512)
+        room, most = (256 << 20, 8192) if self.on_gpu else (32 << 20, 1024)
         self.size = min(max(room // (self.dtype.itemsize * (self.codes + 2)), 256), most, len(hidden))
         self.tiles = loss.hierarchy.tiles(
-            self.codes if self.on_gpu else (1 << 20) // (self.dtype.itemsize * self.size)
+            self.codes if self.on_gpu else (4 << 20) // (self.dtype.itemsize * self.size)
         )
 
     def _buffer(self, name: str, height: int) -> Tensor:
@@ -131,9 +133,9 @@ class _Chunk:
             buffer = self.buffers[name] = torch.empty(need, dtype=self.dtype, device=self.rows.device)
         return buffer[:need].view(height, self.width)
 
-    def forward(self, decisions: slice, targets: DecisionTargets) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    def forward(self, decisions: slice, targets: DecisionTargets) -> tuple[Tensor, Tensor, list, list]:
         """What `Pools.reduce` takes: true logits (M, p), EOV logits (p,), log-sum-exps of the false codes of each segment
-        (S, p) at each temperature, and the logits of the rivals of each code (L, M, p) at each fine level."""
+        (S, p) at each temperature, and at each fine level the logits of rivals (N,), and whose they are (N,)."""
         chunk = self.hidden[decisions]
         self.width = len(chunk)
         z = self.z = self._buffer("z", self.codes + 2)
@@ -153,10 +155,9 @@ class _Chunk:
             z.scatter_add_(0, self.history, self.terms[decisions].T.to(self.dtype) * _LOG2E)
         true, eov = z.gather(0, targets.codes) / _LOG2E, z[-2] / _LOG2E
         z.scatter_(0, targets.codes, -torch.inf)
-        z[-1] = -torch.inf
-        places = [self.hierarchy.rivals(level, targets.codes) for level in self.hierarchy.largest]
-        rivals = [z.gather(0, place.flatten(0, 1)).div_(_LOG2E).view(place.shape) for place in places]
-        self.places = places
+        places = [self.hierarchy.rivals(level, targets.codes) for level in self.hierarchy.fine]
+        self.places = [place for place, _ in places]
+        rivals = [(z.view(-1).index_select(0, place).div_(_LOG2E), owner) for place, owner in places]
 
         count = len(self.hierarchy.lengths)
         top = self._buffer("top", count)
@@ -187,7 +188,7 @@ class _Chunk:
                 self.powers[-1][tile.codes].add_(self.powers[0][tile.codes])
         z = self.z
         for place, slope in zip(self.places, rivals, strict=True):
-            z.scatter_add_(0, place.flatten(0, 1), slope.flatten(0, 1))
+            z.view(-1).index_add_(0, place, slope)
         z[-2] = eov
         z.scatter_(0, targets.codes, true)
         z[-1] = 0.0

@@ -13,7 +13,9 @@ from ..icd import LEVELS
 
 SPACE = "space"  # level 0: all codes of the candidate space
 _LONGEST_SEGMENT = 64  # codes; longer runs are cut, so that reductions over segments have rows to share among threads
-_CODES_OF_A_VISIT = 16  # about so many true codes look at their group in a fine level
+# Looking up the groups of the codes of a visit costs as much as summing up so many groups for each code of a group, as
+# measured on a CPU
+_LOOK_UP = 64
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Hierarchy:
         first (`dict[str, Tensor]`), size (`dict[str, Tensor]`): for each fine level, the first code of the group of each
             code, and the number of its codes, 0 without one. These and `run_of_code` are int64 of shape `(C + 2,)`: codes,
             EOV, and the spare entry that stands for padding.
-        largest (`dict[str, int]`): number of codes of the largest group of each fine level.
+        fine: the others of `levels`.
 
     Raises:
         [`InputError`]: for a level that the codes do not have, or a group that is not a contiguous range.
@@ -80,9 +82,9 @@ class Hierarchy:
             known = ", ".join([SPACE, *level_groups])
             raise InputError(f"`levels` names {unknown[0]!r}; the codes of this model have {known}.")
         self.num_codes, self.has_space = num_codes, levels is None or SPACE in levels
-        self.levels, self.coarse = [], []
+        self.levels, self.coarse, self.fine = [], [], []
         self.runs, self.run_of_finer, self.run_of_code = {}, {}, {}
-        self.first, self.size, self.largest = {}, {}, {}
+        self.first, self.size = {}, {}
 
         starts = torch.zeros(num_codes, dtype=torch.bool)  # where a run of codes with the same groups begins
         starts[:1] = True
@@ -106,8 +108,8 @@ class Hierarchy:
                     f"the groups of level {level!r} are not contiguous ranges of codes; codes have to stand in the "
                     "depth-first order of the tree, as `add_code_tokens` puts them."
                 )
-            if not contrast_groups and _CODES_OF_A_VISIT * sizes.max() < runs[-1]:
-                self.largest[level] = int(sizes.max())
+            if not contrast_groups and _LOOK_UP * sizes.double().mean() < runs[-1]:
+                self.fine.append(level)
                 begins = cuts.nonzero()[:, 0][runs]
                 self.first[level] = _with_spare(torch.where(inside, begins, 0), 0)
                 self.size[level] = _with_spare(torch.where(inside, sizes, 0), 0)
@@ -141,10 +143,17 @@ class Hierarchy:
     def _tile(self, codes: slice, segments: slice) -> Tile:
         return Tile(codes, segments, self.lengths[segments], self.segment_of[codes] - segments.start)
 
-    def rivals(self, level: str, codes: Tensor) -> Tensor:
-        """The codes of the group of each code at a fine level, `(M, P)` -> `(L, M, P)`; `C + 1` is padding."""
-        number = torch.arange(self.largest[level], device=codes.device)[:, None, None]
-        return torch.where(number < self.size[level][codes], self.first[level][codes] + number, self.num_codes + 1)
+    def rivals(self, level: str, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the codes of the group of each of `codes` `(M, P)` at a fine level stand in a flattened table `(C + 2, P)`,
+        and for each the place in the flattened `codes` that it belongs to, ascending; int64 of shape `(N,)` both."""
+        width = codes.shape[1]
+        sizes = self.size[level][codes].flatten()  # (M * P,)
+        owner = torch.repeat_interleave(sizes)  # (N,)
+        # The first code of the group in the column of its owner, and from there down, counted from where the owner begins
+        begin = self.first[level][codes] * width + torch.arange(width, device=codes.device)  # (M, P)
+        begin = begin.flatten() - (sizes.cumsum(0) - sizes) * width
+        number = torch.arange(len(owner), device=codes.device)
+        return begin.index_select(0, owner).add_(number, alpha=width), owner
 
     def to(self, device) -> Hierarchy:
         """Move the tensors to a device, in place."""

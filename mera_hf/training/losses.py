@@ -102,7 +102,7 @@ class Pools:
         true: Tensor,
         eov: Tensor,
         segments: list[Tensor],
-        rivals: list[Tensor],
+        rivals: list[tuple[Tensor, Tensor]],
         targets: DecisionTargets,
         hierarchy: Hierarchy,
         tau: float,
@@ -112,7 +112,7 @@ class Pools:
         Args:
             true, eov: as above.
             segments: log sum exp over the false codes of each segment, `(S, P)`, of s / tau, and of s if tau is not 1.
-            rivals: for each fine level, the logits s of `Hierarchy.rivals` of each code, `(L, M, P)`, -inf where not false.
+            rivals: for each fine level, the logits s of `Hierarchy.rivals`, -inf where not false, and whose they are, `(N,)`.
             targets: see [`DecisionTargets`].
             hierarchy: levels of the tree.
             tau: temperature.
@@ -123,8 +123,8 @@ class Pools:
         for level, values in runs.items():
             own = hierarchy.run_of_code[level][targets.codes]  # (M, P)
             pools[level] = values.gather(0, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
-        for level, values in zip(hierarchy.largest, rivals, strict=True):
-            pools[level] = logsumexp(values / tau)
+        for level, (values, owner) in zip(hierarchy.fine, rivals, strict=True):
+            pools[level] = segment_logsumexp(values[:, None] / tau, owner, true.numel()).view(true.shape)
         return cls(true, eov, pools, runs, false)
 
     @classmethod
@@ -144,8 +144,8 @@ class Pools:
             segment_logsumexp(false[: hierarchy.num_codes] / at, hierarchy.segment_of, count)
             for at in temperatures(tau)
         ]
-        places = [hierarchy.rivals(level, targets.codes) for level in hierarchy.largest]
-        rivals = [false.gather(0, place.flatten(0, 1)).view(place.shape) for place in places]
+        places = [hierarchy.rivals(level, targets.codes) for level in hierarchy.fine]
+        rivals = [(false.flatten()[place], owner) for place, owner in places]
         true = logits.gather(0, targets.codes).masked_fill(targets.codes > hierarchy.num_codes, 0.0)
         return cls.reduce(true, logits[-2], segments, rivals, targets, hierarchy, tau)
 

@@ -182,6 +182,11 @@ class MeraTrainer(_BaseTrainer):
             base = base_model(self.accelerator.unwrap_model(self.model))
             base.config.save_pretrained(output_dir or self.args.output_dir)
 
+    def _save_optimizer_and_scheduler(self, output_dir):
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.moving_average is not None:
+            self.moving_average.save(output_dir, self.args.should_save)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As in `Trainer`; a checkpoint of another folder brings its moving average along."""
         if self.moving_average is not None and isinstance(resume_from_checkpoint, str):

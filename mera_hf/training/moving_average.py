@@ -38,15 +38,19 @@ class MovingAverage(TrainerCallback):
         for name, weight in _trained(model):
             self.average[name].lerp_(weight, 1 - decay)
 
-    def on_save(self, args, state, control, **kwargs):
-        # One weight after the other, so that no process but the first has more than one of them whole
+    def save(self, folder: str | Path, main_process: bool) -> None:
+        """Write the average into the folder of a saved step; every process has to call this.
+
+        The trainer calls it before it writes its own state, which says that the step is whole.
+        """
+        # One weight after the other, so that no process but the main one has more than one of them whole
         whole = {}
         for name, average in self.average.items():
             gathered = average.full_tensor() if isinstance(average, DTensor) else average
-            if state.is_world_process_zero:
+            if main_process:
                 whole[name] = gathered.cpu()
-        if state.is_world_process_zero:
-            torch.save(whole, Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE)
+        if main_process:
+            torch.save(whole, Path(folder) / self.FILE)
 
     @torch.no_grad()
     def on_train_end(self, args, state, control, model=None, **kwargs):

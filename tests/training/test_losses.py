@@ -58,7 +58,7 @@ def hierarchy_of(levels, contrast_groups=False, fine=False):
     """A hierarchy whose groups are all summed up whole, or all looked up from the true codes."""
     groups = {name: values for name, values in levels.items() if values is not None}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mera_hf.training.hierarchy._CODES_OF_A_VISIT", 0 if fine else 100)
+        patch.setattr("mera_hf.training.hierarchy._LOOK_UP", 0 if fine else 1000)
         hierarchy = Hierarchy(groups, CODES, list(levels), contrast_groups)
     assert hierarchy.coarse == ([] if fine and not contrast_groups else hierarchy.levels)
     return hierarchy
@@ -204,7 +204,7 @@ def test_chunks_of_decisions_change_nothing():
     codes, decisions, width = 40_000, 301, 8
     groups = {"chapter": (torch.arange(codes) // 9100).tolist(), "category": (torch.arange(codes) // 7).tolist()}
     hierarchy = Hierarchy(groups, codes)
-    assert hierarchy.coarse == ["chapter"] and hierarchy.largest == {"category": 7}
+    assert hierarchy.coarse == ["chapter"] and hierarchy.fine == ["category"]
     assert hierarchy.lengths.max() == 64 and hierarchy.lengths.sum() == codes and len(hierarchy.tiles(1000)) > 40
     targets = DecisionTargets(
         torch.randint(codes, (3, decisions), generator=generator),
@@ -331,10 +331,11 @@ def test_hierarchy_by_hand():
     assert hierarchy.run_of_finer["chapter"].tolist() == [0, 0, 0, 1, 1, 2]
     fine = hierarchy_of(pick("category", "subcategory1"), fine=True)
     assert fine.coarse == [] and not fine.has_space and fine.lengths.tolist() == [11]
-    assert fine.largest == {"category": 3, "subcategory1": 2}
+    assert fine.fine == ["category", "subcategory1"]
     assert fine.size["category"].tolist() == [3, 3, 3, 2, 2, 0, 2, 2, 0, 0, 0, 0, 0]
-    rivals = fine.rivals("category", torch.tensor([[1, 4], [5, 12]]))  # (3, 2, 2); 12 is padding
-    assert rivals.tolist() == [[[0, 3], [12, 12]], [[1, 4], [12, 12]], [[2, 12], [12, 12]]]
+    places, owner = fine.rivals("category", torch.tensor([[1, 4], [5, 12]]))  # 5 is alone, 12 is padding
+    assert (places // 2).tolist() == [0, 1, 2, 3, 4] and (places % 2).tolist() == [0, 0, 0, 1, 1]
+    assert owner.tolist() == [0, 0, 0, 1, 1]
     whole = hierarchy_of(LEVELS, contrast_groups=True)
     assert whole.run_of_code["chapter"].tolist()[9:11] == [2, 3]
     alone = Hierarchy({"chapter": [0, 0, 0], "category": [0, 1, 2]}, 3)

@@ -429,3 +429,18 @@ def test_zero_readout_leaves_the_first_word_to_the_head(tmp_path):
 def test_forward_inputs_are_what_the_collator_gives(llama):
     batch = collate_timelines([encoder_of(*llama).encode(patients(1)[0], 1, random.Random(0))], 0)
     assert set(FORWARD_INPUTS) - {"decoder_input_ids"} <= batch.keys()
+
+
+def test_a_saved_step_is_whole_once_its_state_is_there(llama, tmp_path, monkeypatch):
+    """`--resume` takes a step with a state for whole, so that the average has to be there before it."""
+    from transformers import TrainerState
+
+    seen = []
+
+    def save(state, path):
+        seen.append((tmp_path / f"checkpoint-{state.global_step}" / MovingAverage.FILE).is_file())
+
+    monkeypatch.setattr(TrainerState, "save_to_json", save)
+    options = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 1, "ema_decay": 0.9}
+    trainer_of(*llama, tmp_path, patients(8), **options).train()
+    assert seen and all(seen)
