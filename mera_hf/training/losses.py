@@ -73,7 +73,8 @@ def decision_weights(batch: dict, first_weight: float = 1.0) -> Tensor:
     visit, patient = batch["decision_visit"], batch["visit_patient"]
     weights = torch.where(batch["decision_given"] == 0, first_weight, 1.0).double()
     of_visit = weights.new_zeros(len(patient)).index_add(0, visit, weights)
-    visits_of_patient = torch.bincount(patient)
+    # Not `bincount`, which waits for a GPU to say how long the result is
+    visits_of_patient = weights.new_zeros(len(patient)).index_add(0, patient, weights.new_ones(len(patient)))
     return weights / of_visit[visit] / visits_of_patient[patient[visit]]
 
 

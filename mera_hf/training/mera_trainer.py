@@ -383,7 +383,8 @@ class MeraTrainer(_BaseTrainer):
 
 def _patients(batch: dict) -> int:
     """Patients of a batch that count."""
-    return batch.get("own_patients", int(batch["visit_patient"][-1]) + 1)
+    own = batch.get("own_patients")
+    return int(batch["visit_patient"][-1]) + 1 if own is None else own  # not both: a number of a GPU is waited for
 
 
 def base_model(model):
