@@ -119,10 +119,11 @@ class _Chunk:
         self.least = -120.0 if self.dtype == torch.float32 else -1000.0
         # Decisions enough for matrix products at full speed; on CPUs, codes few enough for a tile to stay in the cache
         room, most = (256 << 20, 8192) if self.on_gpu else (32 << 20, 1024)
-        self.size = min(max(room // (self.dtype.itemsize * (self.codes + 2)), 256), most, len(hidden))
-        self.tiles = loss.hierarchy.tiles(
-            self.codes if self.on_gpu else (4 << 20) // (self.dtype.itemsize * self.size)
-        )
+        fit = room // (self.dtype.itemsize * (self.codes + 2)) // 64 * 64  # products like round numbers
+        self.size = min(max(fit, 256), most, len(hidden))
+        tile = (2 << 20) // (self.dtype.itemsize * self.size)
+        # A power of two: the last chunks of steps differ in size, and each kind of tiles is kept
+        self.tiles = loss.hierarchy.tiles(self.codes if self.on_gpu else 1 << (tile.bit_length() - 1))
 
     def _buffer(self, name: str, height: int) -> Tensor:
         """Memory of shape (height, p) that every chunk of every step uses again."""
