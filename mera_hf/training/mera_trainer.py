@@ -66,9 +66,7 @@ class MeraTrainer(_BaseTrainer):
             what `layout` and `packing` ask, or a quantised model whose gradients would be wrong, see [`guard_quantised`].
     """
 
-    loss_is_scaled_for_ga = (
-        True  # the loss is a sum over patients by the number of patients of a step, in all processes
-    )
+    loss_is_scaled_for_ga = True  # the loss is a sum over patients, by the patients of a step in all processes
     _tag_names = ["mera", "diagnosis-prediction"]
     _name = "MERA"
     _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
@@ -99,10 +97,15 @@ class MeraTrainer(_BaseTrainer):
             config.level_groups, config.num_codes, args.levels, contrast_groups=args.group_weight > 0
         )
         self.fused_loss = FusedLoss(self.hierarchy, self._losses, args.tau)
-        levels = [SPACE] * self.hierarchy.has_space + self.hierarchy.levels
+        levels = [level for level in (SPACE, *config.level_groups) if args.levels is None or level in args.levels]
         unknown = set(args.level_weights or {}) - set(levels)
         if unknown:
             raise InputError(f"`level_weights` names {sorted(unknown)[0]!r}, which is not one of {', '.join(levels)}.")
+        if args.contrastive_weight > 0 and not self.hierarchy.has_space and not self.hierarchy.levels:
+            raise InputError(
+                f"`levels` is {', '.join(levels)}, where no two codes of this model share a group: there is nothing to "
+                f"contrast. Add `{SPACE}`."
+            )
 
         first_target = 0 if args.predict_first_visit else 1
         self.orders = args.orders if args.layout == "tree" else None

@@ -340,6 +340,11 @@ def test_errors_name_the_argument(llama, tmp_path):
         trainer_of(model, tokenizer, tmp_path, rows, level_weights={"kingdom": 2.0})
     with pytest.raises(InputError, match=r"`level_weights` names 'block', which is not one of space\.$"):
         trainer_of(model, tokenizer, tmp_path, rows, levels=["space"], level_weights={"block": 2.0})
+    alone = copy.deepcopy(model)
+    alone.config.level_groups = {"chapter": [0] * len(CODES), "category": list(range(len(CODES)))}
+    with pytest.raises(InputError, match="`levels` is category, where no two codes of this model share a group"):
+        trainer_of(alone, tokenizer, tmp_path, rows, levels=["category"])
+    trainer_of(alone, tokenizer, tmp_path, rows, levels=["chapter", "category"], level_weights={"category": 2.0})
     with pytest.raises(InputError, match="`tokenizer` does not belong to this model"):
         trainer_of(model, word_tokenizer(["word"]), tmp_path, rows)
     bare = MeraForDiagnosis(type(model.config)(text_config=model.config.text_config))
