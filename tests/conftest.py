@@ -6,6 +6,8 @@ import pytest
 
 # No test reaches for the network or tells anyone that it ran. Set before any Hugging Face library is imported.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+# Tests run in two processes, and tiny models gain nothing from threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
