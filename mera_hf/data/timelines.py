@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
 
 from ..errors import InputError
 from ..timeline_mera import Patient, Timeline, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
@@ -53,7 +54,7 @@ class TimelineDataset(Dataset):
         self.patients, self.lengths, self.reach, self.dropped_visits = PatientArrays(), [], 0, 0
         long_enough = 0
         try:
-            for row in rows:
+            for row in tqdm(rows, desc="reading patients", unit="patient", delay=5, disable=None):
                 if len(row["visits"]) <= first_target:
                     continue
                 long_enough += 1
