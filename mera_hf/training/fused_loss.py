@@ -121,7 +121,7 @@ class _Chunk:
         room, most = (256 << 20, 8192) if self.on_gpu else (32 << 20, 1024)
         fit = room // (self.dtype.itemsize * (self.codes + 2)) // 64 * 64  # products like round numbers
         self.size = min(max(fit, 256), most, len(hidden))
-        tile = (2 << 20) // (self.dtype.itemsize * self.size)
+        tile = (4 << 20) // (self.dtype.itemsize * self.size)
         # A power of two: the last chunks of steps differ in size, and each kind of tiles is kept
         self.tiles = loss.hierarchy.tiles(self.codes if self.on_gpu else 1 << (tile.bit_length() - 1))
 
