@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+from pathlib import Path
 
 from ..errors import InputError
 from .recipe import Stage, add_recipe_arguments, open_dataset, parse_recipe, recipe_name
@@ -104,11 +105,16 @@ def train(
         return None
     fitted = calibrate(model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
     metrics = measure(model, tokenizer, dataset["validation"])
+    start = model_args.model_name_or_path
+    memorized = start and Path(start) / "memorization.json"
     log = {
         "recipe": recipe,
         "seed": training_args.seed,
         "seconds": round(time.perf_counter() - started, 1),
         "validation": metrics,
+        "memorization": json.loads(memorized.read_text())
+        if memorized and memorized.is_file()
+        else None,  # of the start
         "log": trainer.state.log_history,
     }
 
