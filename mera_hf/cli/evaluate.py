@@ -11,7 +11,8 @@ from .checkpoint import open_checkpoint
 DESCRIPTION = """\
 Measure a checkpoint on patients that it has not seen: recall@k, weighted F1 at the true size and at the size that the
 model chose (EOV), repeated and new codes; beside reference rankers fitted on the same training patients, and with the
-shuffled-history control. Use --split validation while you choose, and the test patients once.
+controls: other patients' histories, and their profiles. Says at the end what looks wrong, and which key of the recipe to
+turn. Use --split validation while you choose, and the test patients once.
 """
 EPILOG = """\
 example
@@ -45,6 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the table; return the exit status 0."""
     from ..evaluation.checkpoint import evaluate_checkpoint
+    from ..evaluation.findings import findings_text
     from ..evaluation.results import table_text
 
     if args.batch_size < 1:
@@ -55,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if output and (output / "metrics.json").exists() and not args.overwrite:
         raise InputError(f"`--output-dir` {output} holds an evaluation; choose another folder or add `--overwrite`.")
     model, tokenizer = open_checkpoint(args.checkpoint)
-    log = Path(args.checkpoint) / "training.json"
-    training = json.loads(log.read_text()) if log.is_file() else {}
+    logs = [Path(args.checkpoint) / name for name in ("training.json", "memorization.json")]
+    training, memorization = (json.loads(log.read_text()) if log.is_file() else {} for log in logs)
     evaluation = evaluate_checkpoint(
         model,
         tokenizer,
@@ -65,10 +67,13 @@ def run(args: argparse.Namespace) -> int:
         recipe=training.get("recipe"),
         seed=training.get("seed", 0),
         batch_size=args.batch_size,
+        training=training,
+        memorization=memorization or training.get("memorization"),
     )
     dataset = evaluation.metrics["dataset"]
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
     print(table_text(evaluation.metrics))
+    print(f"\n{findings_text(evaluation.metrics, has_log=bool(training))}")
     if output:
         written = evaluation.write(output)
         print(f"\nwritten to {output}: {', '.join(written)}")

@@ -14,7 +14,8 @@ from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
-from mera_hf.evaluation.controls import shuffled_history
+from mera_hf.evaluation.controls import evaluation_controls
+from mera_hf.evaluation.findings import findings
 from mera_hf.evaluation.metrics import KS, evaluate_ranking, intervals, recall_curve
 from mera_hf.evaluation.model_ranking import rank_samples
 from mera_hf.evaluation.reference import REFERENCES, fit_references
@@ -65,6 +66,8 @@ def evaluate_checkpoint(
     recipe: str | None = None,
     seed: int = 0,
     batch_size: int = 64,
+    training: dict | None = None,
+    memorization: dict | None = None,
 ) -> Evaluation:
     """Rank the last visit of every patient of a split by the model and by the reference rankers.
 
@@ -77,6 +80,7 @@ def evaluate_checkpoint(
         recipe (`str`, *optional*): name that goes into `run.recipe`.
         seed (`int`, defaults to 0): of the trained reference rankers and the control; recorded as the run's seed.
         batch_size (`int`, defaults to 64): patients in a forward pass.
+        training, memorization (`dict`, *optional*): the log of the training and what was memorized, see `findings`.
 
     Raises:
         [`~mera_hf.errors.InputError`]: for a split that does not exist or is empty, or codes that the model lacks.
@@ -93,7 +97,7 @@ def evaluate_checkpoint(
     if not ks:
         raise InputError(f"the model ranks {len(codes)} codes; recall@{KS[0]} takes {KS[0]} or more.")
 
-    def rank(chosen, title="ranking"):
+    def rank(chosen, title):
         ranking = rank_samples(model, tokenizer, chosen, batch_size, title)
         return ranking.order.numpy(), ranking.set_sizes.numpy()
 
@@ -101,10 +105,7 @@ def evaluate_checkpoint(
     order, set_sizes = ranking.order.numpy(), ranking.set_sizes.numpy()
     rankers = {"mera": evaluate_ranking(order, set_sizes, samples, ks)}
     curves = {"mera": recall_curve(order, samples, max(ks))}
-    controls = {}
-    if len(samples) > 1:
-        shuffled = shuffled_history(lambda chosen: rank(chosen, "shuffled history"), samples, ks, seed)
-        controls["shuffled_history"] = shuffled
+    controls = evaluation_controls(rank, order, samples, ks, seed, model.config.use_profile)
     train = prediction_samples(dataset["train"], codes, "every")
     validation = prediction_samples(dataset["validation"], codes, "last") or train
     for name, reference in fit_references(train, len(codes), validation, seed, references).items():
@@ -126,7 +127,7 @@ def evaluate_checkpoint(
             "history": _history(model.config),
         },
         rankers=rankers,
-        controls=controls,
+        controls=controls["controls"],
         run={
             "recipe": recipe,
             "seed": seed,
@@ -136,6 +137,8 @@ def evaluate_checkpoint(
         },
         intervals={"mera": intervals(order, set_sizes, samples, ks)},
     )
+    metrics["drops"] = controls["drops"]
+    metrics["findings"] = findings(metrics, training, memorization, model.config.rerank_depth)
     report = {
         "metrics": metrics,
         "curves": curves,

@@ -6,6 +6,8 @@
      "controls": {"shuffled_history": {"recall@20": 0.5, ...}},
      "run": {"recipe", "seed", "versions", "seconds", "peak_memory_mb"},
      "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}}}            optional: bootstrap over patients
+     "drops": {"shuffled_history": {"recall@20": [0.18, 0.21], ...}}     optional: bootstrap of mera less a control
+     "findings": [{"signature", "says", "knob"}]                         optional: see `findings.py`
 
 Metrics are fractions, not percent. A figure over several seeds is `{"mean", "std", "values"}`, std of the sample.
 """
@@ -54,6 +56,14 @@ TITLES = {
     "logistic": "logistic",
     "gru": "GRU",
     "shuffled_history": "MERA, histories shuffled",
+    "shuffled_profile": "MERA, profiles shuffled",
+    "shuffled_hierarchy": "MERA, hierarchy shuffled",
+    "random_rows": "MERA, random rows",
+    "description_rows": "MERA, rows of descriptions",
+    "encoder_rows": "MERA, rows of a sentence encoder",
+    "shuffled_rows": "MERA, rows shuffled",
+    "without_memorizing": "MERA, not memorized",
+    "with_memorizing": "MERA, memorized first",
 }
 
 
@@ -107,7 +117,7 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
         for key in keys:
             _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    others = metrics.keys() - SECTIONS.keys() - {"intervals"}
+    others = metrics.keys() - SECTIONS.keys() - {"intervals", "drops", "findings"}
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
     for section in ("rankers", "controls"):
@@ -122,6 +132,14 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
             for value in pair:
                 _check_number(place, metric, value)
             _require(pair[0] <= pair[1], f"{place} has its ends swapped: {pair!r}.")
+    for name, figures in metrics.get("drops", {}).items():
+        _require(name in metrics["controls"], f"{source}: `drops.{name}` names no control.")
+        for metric, pair in figures.items():
+            right = isinstance(pair, list) and len(pair) == 2 and -1 <= pair[0] <= pair[1] <= 1
+            _require(right, f"{source}: `drops.{name}.{metric}` must be [low, high], fractions, not {pair!r}.")
+    for i, finding in enumerate(metrics.get("findings", [])):
+        right = isinstance(finding, dict) and finding.keys() == {"signature", "says", "knob"}
+        _require(right, f"{source}: `findings[{i}]` must have signature, says and knob.")
 
 
 def write_metrics(metrics: dict, path: str | Path) -> None:

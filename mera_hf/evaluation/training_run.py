@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 import time
+from pathlib import Path
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation.calibration import calibrate, enough_to_calibrate, measure
@@ -46,11 +47,14 @@ def train(
         return None
     fitted = calibrate(model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
     metrics = measure(model, tokenizer, dataset["validation"])
+    start = model_args.model_name_or_path
+    memorized = Path(start, "memorization.json") if start else None
     log = {
         "recipe": recipe,
         "seed": training_args.seed,
         "seconds": round(time.perf_counter() - started, 1),
         "validation": metrics,
+        "memorization": json.loads(memorized.read_text()) if memorized and memorized.is_file() else None,
         "log": trainer.state.log_history,
     }
 
