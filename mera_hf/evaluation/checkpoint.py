@@ -14,8 +14,9 @@ from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
+from mera_hf.evaluation.bootstrap import intervals
 from mera_hf.evaluation.controls import shuffled_history
-from mera_hf.evaluation.metrics import KS, evaluate_ranking, intervals, recall_curve
+from mera_hf.evaluation.metrics import KS, evaluate_ranking, recall_curve
 from mera_hf.evaluation.model_ranking import rank_samples
 from mera_hf.evaluation.reference import REFERENCES, fit_references
 from mera_hf.evaluation.report import example_patient, write_report
