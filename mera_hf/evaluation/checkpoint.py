@@ -18,6 +18,7 @@ from mera_hf.evaluation.bootstrap import intervals
 from mera_hf.evaluation.controls import shuffled_history
 from mera_hf.evaluation.metrics import KS, evaluate_ranking, recall_curve
 from mera_hf.evaluation.model_ranking import rank_samples
+from mera_hf.evaluation.rankings import write_rankings
 from mera_hf.evaluation.reference import REFERENCES, fit_references
 from mera_hf.evaluation.report import example_patient, write_report
 from mera_hf.evaluation.results import build_metrics, table_markdown, write_metrics, write_text
@@ -36,13 +37,16 @@ class Evaluation:
     Attributes:
         metrics (`dict`): the content of `metrics.json`.
         report (`dict`): what the report and its plots show, see `render_report`.
+        rankings (`dict`, *optional*): the arguments of `write_rankings` but for the path, where they were asked for.
     """
 
     metrics: dict
     report: dict
+    rankings: dict | None = None
 
     def write(self, folder: str | Path) -> list[str]:
-        """Write `metrics.json`, `table.md`, `report.html` and `plots/` into `folder`; return the names written.
+        """Write `metrics.json`, `table.md`, `report.html` and `plots/` into `folder`, and `rankings.parquet` where there are
+        rankings (one of an earlier evaluation is removed otherwise); return the names written.
 
         Report and plots need matplotlib and jinja2, and 20 codes or more, without which there is no recall@20.
         """
@@ -50,11 +54,16 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         write_metrics(self.metrics, folder / "metrics.json")
         write_text(table_markdown(self.metrics) + "\n", folder / "table.md")
+        written = ["metrics.json", "table.md"]
+        (folder / "rankings.parquet").unlink(missing_ok=True)
+        if self.rankings:
+            write_rankings(folder / "rankings.parquet", **self.rankings)
+            written.append("rankings.parquet")
         if not plots.installed() or "recall@20" not in self.metrics["rankers"]["mera"]:
-            return ["metrics.json", "table.md"]
+            return written
         write_report(self.report, folder / "report.html")
         plots.write_plots(self.report, folder / "plots", formats=("png",))
-        return ["metrics.json", "table.md", "report.html", "plots/"]
+        return [*written, "report.html", "plots/"]
 
 
 def evaluate_checkpoint(
@@ -66,6 +75,7 @@ def evaluate_checkpoint(
     recipe: str | None = None,
     seed: int = 0,
     batch_size: int = 64,
+    keep_rankings: bool = False,
 ) -> Evaluation:
     """Rank the last visit of every patient of a split by the model and by the reference rankers.
 
@@ -78,6 +88,7 @@ def evaluate_checkpoint(
         recipe (`str`, *optional*): name that goes into `run.recipe`.
         seed (`int`, defaults to 0): of the trained reference rankers and the control; recorded as the run's seed.
         batch_size (`int`, defaults to 64): patients in a forward pass.
+        keep_rankings (`bool`, defaults to `False`): keep every patient's ranking, to be written as `rankings.parquet`.
 
     Raises:
         [`~mera_hf.errors.InputError`]: for a split that does not exist or is empty, or codes that the model lacks.
@@ -101,6 +112,7 @@ def evaluate_checkpoint(
     ranking = rank_samples(model, tokenizer, samples, batch_size, "ranking")
     order, set_sizes = ranking.order.numpy(), ranking.set_sizes.numpy()
     rankers = {"mera": evaluate_ranking(order, set_sizes, samples, ks)}
+    bands = {"mera": intervals(order, set_sizes, samples, ks)}
     curves = {"mera": recall_curve(order, samples, max(ks))}
     controls = {}
     if len(samples) > 1:
@@ -111,6 +123,7 @@ def evaluate_checkpoint(
     for name, reference in fit_references(train, len(codes), validation, seed, references).items():
         reference_order, reference_sizes = reference(samples)
         rankers[name] = evaluate_ranking(reference_order, reference_sizes, samples, ks)
+        bands[name] = intervals(reference_order, reference_sizes, samples, ks)
         curves[name] = recall_curve(reference_order, samples, max(ks))
 
     metrics = build_metrics(
@@ -135,7 +148,7 @@ def evaluate_checkpoint(
             "seconds": round(time.perf_counter() - started, 1),
             "peak_memory_mb": round(peak_memory_mb()),
         },
-        intervals={"mera": intervals(order, set_sizes, samples, ks)},
+        intervals=bands,
     )
     report = {
         "metrics": metrics,
@@ -146,7 +159,17 @@ def evaluate_checkpoint(
         probabilities = ranking.probabilities.gather(1, ranking.order.argsort(1)).numpy()
         report["example"] = example_patient(order, probabilities, set_sizes, samples, codes, model.config.descriptions)
         report["example"]["reordered"] = model.config.rerank_depth
-    return Evaluation(metrics, report)
+    rankings = None
+    if keep_rankings:
+        identifiers = dataset[split]["patient_id"]
+        rankings = {
+            "patient_ids": [identifiers[sample.patient] for sample in samples],
+            "codes": codes,
+            "order": order,
+            "probabilities": ranking.probabilities.numpy(),
+            "set_sizes": set_sizes,
+        }
+    return Evaluation(metrics, report, rankings)
 
 
 def _history(config) -> str:

@@ -108,11 +108,7 @@ def evaluate_ranking(
         [`~mera_hf.errors.InputError`]: if the shapes disagree, a `k` is not between 1 and K, a code is ranked twice,
             or a sample has no true code.
     """
-    import numpy as np
-
-    tally = tally_ranking(order, set_sizes, samples, ks)
-    once = np.ones((1, len(samples)), dtype=np.float32)
-    return {name: float(value[0]) for name, value in tally.figures(tally.sums(once), len(samples)).items()}
+    return tally_ranking(order, set_sizes, samples, ks).measure()
 
 
 def recall_curve(order: np.ndarray, samples: Sequence[Sample], kmax: int = 40) -> np.ndarray:
