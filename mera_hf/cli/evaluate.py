@@ -39,6 +39,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--output-dir", metavar="DIR", help="write metrics.json, table.md, report.html and plots here")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier evaluation wrote there")
+    parser.add_argument(
+        "--save-rankings",
+        action="store_true",
+        help="also write rankings.parquet, every patient's identifier and ranking, for `mera compare`; it is patient data",
+    )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="patients at a time (default 64)")
     return parser
 
@@ -52,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise InputError(f"`--batch-size` is {args.batch_size}; it must be 1 or more.")
     output = Path(args.output_dir) if args.output_dir else None
+    if args.save_rankings and not output:
+        raise InputError("`--save-rankings` needs a folder to write to; add `--output-dir DIR`.")
     if output and output.is_file():
         raise InputError(f"`--output-dir` {output} is a file; choose a folder.")
     if output and (output / "metrics.json").exists() and not args.overwrite:
@@ -69,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         training=training,
         memorization=memorization or training.get("memorization"),
+        keep_rankings=args.save_rankings,
     )
     dataset = evaluation.metrics["dataset"]
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
@@ -77,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if output:
         written = evaluation.write(output)
         print(f"\nwritten to {output}: {', '.join(written)}")
+        if "rankings.parquet" in written:
+            print("rankings.parquet holds patients' identifiers: keep it where the data may be")
         if "report.html" not in written:
             print(NO_REPORT)
     else:

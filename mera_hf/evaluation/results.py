@@ -5,9 +5,12 @@
      "rankers": {"mera": {"recall@20": 0.6, ...}, "copy_history": {...}, ...},
      "controls": {"shuffled_history": {"recall@20": 0.5, ...}},
      "run": {"recipe", "seed", "versions", "seconds", "peak_memory_mb"},
-     "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}}}            optional: bootstrap over patients
      "drops": {"shuffled_history": {"recall@20": [0.18, 0.21], ...}}     optional: bootstrap of mera less a control
      "findings": [{"signature", "says", "knob"}]                         optional: see `findings.py`
+     "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}},            optional: bootstrap over patients
+     "comparisons": [{"a": "mera", "b": "gru", "metric": "recall@20",    optional: paired differences, a less b
+                      "difference": 0.02, "interval": [0.01, 0.03],
+                      "p": 0.001, "p_holm": 0.004}]}
 
 Metrics are fractions, not percent. A figure over several seeds is `{"mean", "std", "values"}`, std of the sample.
 """
@@ -33,9 +36,13 @@ SECTIONS = {
     "controls": (),
     "run": ("recipe", "seed", "versions", "seconds", "peak_memory_mb"),
 }
-UNIT_METRICS = ("weighted_f1", "weighted_f1_eov", "empty_set_share")
+F1_METRICS = ("weighted_f1", "macro_f1", "micro_f1")
+UNIT_METRICS = ("map", *F1_METRICS, *(f"{name}_eov" for name in F1_METRICS), "empty_set_share")
 SIZE_METRICS = ("mean_set_size", "mean_true_size")
-RECALLS = ("recall", "repeated_recall", "new_recall", "occurred", "not_occurred")
+METRICS_AT_K = (
+    *("recall", "repeated_recall", "new_recall", "occurred", "not_occurred"),
+    *("precision", "accuracy", "ndcg"),
+)
 
 # The columns of the tables, with their headings; a column that no ranker has is left out.
 COLUMNS = {
@@ -47,6 +54,18 @@ COLUMNS = {
     "repeated_recall@20": "repeated R@20",
     "new_recall@20": "new R@20",
     "mean_set_size": "set size",
+}
+# Those of a second table, for readers of other papers
+MORE_COLUMNS = {
+    "ndcg@10": "nDCG@10",
+    "ndcg@20": "nDCG@20",
+    "map": "MAP",
+    "precision@10": "P@10",
+    "accuracy@20": "acc@20",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "macro_f1_eov": "macro F1 of set",
+    "micro_f1_eov": "micro F1 of set",
 }
 TITLES = {
     "mera": "MERA",
@@ -117,7 +136,7 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
         for key in keys:
             _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    others = metrics.keys() - SECTIONS.keys() - {"intervals", "drops", "findings"}
+    others = metrics.keys() - SECTIONS.keys() - {"intervals", "drops", "findings", "comparisons"}
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
     for section in ("rankers", "controls"):
@@ -140,6 +159,7 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
     for i, finding in enumerate(metrics.get("findings", [])):
         right = isinstance(finding, dict) and finding.keys() == {"signature", "says", "knob"}
         _require(right, f"{source}: `findings[{i}]` must have signature, says and knob.")
+    _check_comparisons(metrics.get("comparisons", []), metrics["rankers"], source)
 
 
 def write_metrics(metrics: dict, path: str | Path) -> None:
@@ -222,13 +242,16 @@ def format_figure(metric: str, value: float | dict | None) -> str:
     return text
 
 
-def table_rows(metrics: dict) -> tuple[list[str], list[tuple[str, list[str], list[bool]]]]:
+def table_rows(
+    metrics: dict, headings: dict[str, str] = COLUMNS
+) -> tuple[list[str], list[tuple[str, list[str], list[bool]]]]:
     """What every table shows: the columns' metrics, and per row its title, its texts and which of them are the best.
 
-    The best of a column is sought among rankers; a control and the set size are never best.
+    The best of a column is sought among rankers; a control and the set size are never best. `headings` maps the metrics
+    that are wanted to the columns' headings; one that no ranker has is left out.
     """
     rankers, controls = metrics["rankers"], metrics["controls"]
-    columns = [column for column in COLUMNS if any(column in figures for figures in rankers.values())]
+    columns = [column for column in headings if any(column in figures for figures in rankers.values())]
     best = {
         column: max(mean_of(figures[column]) for figures in rankers.values() if column in figures)
         for column in columns
@@ -245,10 +268,10 @@ def table_rows(metrics: dict) -> tuple[list[str], list[tuple[str, list[str], lis
     return columns, rows
 
 
-def table_text(metrics: dict) -> str:
+def table_text(metrics: dict, headings: dict[str, str] = COLUMNS) -> str:
     """The table for a terminal: percent, the best ranker of each column marked `*`, the controls under a line."""
-    columns, rows = table_rows(metrics)
-    header = ["percent", *(COLUMNS[column] for column in columns)]
+    columns, rows = table_rows(metrics, headings)
+    header = ["percent", *(headings[column] for column in columns)]
     cells = [
         [title, *(text + ("*" if mark else " ") for text, mark in zip(texts, marks, strict=True))]
         for title, texts, marks in rows
@@ -270,11 +293,11 @@ def table_text(metrics: dict) -> str:
     return "\n".join(lines)
 
 
-def table_markdown(metrics: dict) -> str:
+def table_markdown(metrics: dict, headings: dict[str, str] = COLUMNS) -> str:
     """The same table in Markdown, for READMEs and cards: the best of each column in bold, controls in italics."""
-    columns, rows = table_rows(metrics)
+    columns, rows = table_rows(metrics, headings)
     lines = [
-        "| percent | " + " | ".join(COLUMNS[column] for column in columns) + " |",
+        "| percent | " + " | ".join(headings[column] for column in columns) + " |",
         "|---|" + "---:|" * len(columns),
     ]
     for i, (title, texts, marks) in enumerate(rows):
@@ -308,7 +331,7 @@ def _shape(section: dict) -> dict:
 
 
 def _check_figure(place: str, metric: str, value: object) -> None:
-    known = metric in UNIT_METRICS + SIZE_METRICS or re.fullmatch(rf"({'|'.join(RECALLS)})@[1-9]\d*", metric)
+    known = metric in UNIT_METRICS + SIZE_METRICS or re.fullmatch(rf"({'|'.join(METRICS_AT_K)})@[1-9]\d*", metric)
     _require(known, f"{place} is not a metric of this schema.")
     if not isinstance(value, dict):
         _check_number(place, metric, value)
@@ -323,6 +346,21 @@ def _check_figure(place: str, metric: str, value: object) -> None:
             math.isclose(value[key], expected[key], rel_tol=1e-6, abs_tol=1e-9),
             f"{place}.{key} is {value[key]}, but its values give {expected[key]}.",
         )
+
+
+def _check_comparisons(comparisons: object, rankers: dict, source: str) -> None:
+    _require(isinstance(comparisons, list), f"{source}: `comparisons` must be a list.")
+    for i, row in enumerate(comparisons):
+        place = f"{source}: `comparisons[{i}]`"
+        keys = ("a", "b", "metric", "difference", "interval", "p", "p_holm")
+        _require(isinstance(row, dict) and row.keys() == set(keys), f"{place} must have {', '.join(keys)}.")
+        for side in ("a", "b"):
+            known = row[side] in rankers and row["metric"] in rankers[row[side]]
+            _require(known, f"{place} names no ranker with {row['metric']}: {row[side]!r}.")
+        for p in (row["p"], row["p_holm"]):
+            _check_number(f"{place}, its p-value", "p", p)
+        low, high = row["interval"]
+        _require(low <= high, f"{place} has the ends of its interval swapped: {row['interval']!r}.")
 
 
 def _check_number(place: str, metric: str, value: object) -> None:
