@@ -180,46 +180,34 @@ def explain(
     read = encoder.read(patient)
     profile, parts = _profile(model.config, patient), _visit_parts(read)
     parts += [_Part(field, [], None, encoder.read(_without_field(patient, field))) for field in profile]
-    # Parts may leave the same behind, such as a visit and its only code: the model reads that once
-    rests = {repr(part.rest): part.rest for part in parts}
-    row_of = {rest: row for row, rest in enumerate(rests)}
-
     log_odds, ranks, set_sizes = _rank(model, [read], tokenizer, slice(None), max_length=max_length)
     log_odds, ranks = log_odds[0], ranks[0]  # (C,)
     if codes is None:
         chosen = ranks.argsort()[:top_k]  # (K,)
     else:
         chosen = torch.tensor([encoder.code_index[code] for code in dict.fromkeys(codes)])
+    effects: list[list[Effect]] = [[] for _ in chosen]
     if parts:
+        # Parts may leave the same behind, such as a visit and its only code: the model reads that once
+        keys = [repr(part.rest) for part in parts]
+        rests = {key: part.rest for key, part in zip(keys, parts, strict=True)}
         options = {"batch_size": batch_size, "max_length": max_length, "batch_tokens": batch_tokens}
         without = _rank(model, list(rests.values()), tokenizer, chosen, progress=progress, **options)
+        rows = {key: row for row, key in enumerate(rests)}
+        effects = _effects(parts, [rows[key] for key in keys], log_odds[chosen], *without, model.config)
 
-    names, descriptions, probabilities = model.config.codes, model.config.descriptions, log_odds.sigmoid()
-    everything = [
+    probabilities = log_odds.sigmoid()
+    names, descriptions = model.config.codes, model.config.descriptions
+    ranking = [
         RankedCode(*row) for row in zip(names, descriptions, ranks.tolist(), probabilities.tolist(), strict=True)
     ]
     explained = []
-    for column, index in enumerate(chosen.tolist()):
-        effects = []
-        for part in parts:
-            row = row_of[repr(part.rest)]
-            odds, rank, size = without[0][row, column], without[1][row, column], without[2][row]
-            effects.append(
-                Effect(
-                    kind=part.kind,
-                    visits=part.visits,
-                    code=None if part.code is None else names[part.code],
-                    description=None if part.code is None else descriptions[part.code],
-                    probability=float(probabilities[index] - odds.sigmoid()),
-                    log_odds=float(log_odds[index] - odds),
-                    rank_without=int(rank),
-                    set_size_without=int(size),
-                )
-            )
-        path, siblings = _place(model.config, everything, index)
-        fields = vars(everything[index])
+    for index, of_code in zip(chosen.tolist(), effects, strict=True):
+        path, siblings = _place(model.config, ranking, index)
         explained.append(
-            ExplainedCode(**fields, log_odds=float(log_odds[index]), path=path, siblings=siblings, effects=effects)
+            ExplainedCode(
+                **vars(ranking[index]), log_odds=float(log_odds[index]), path=path, siblings=siblings, effects=of_code
+            )
         )
     visits = [[names[code] for code in visit] for visit in read.visits]
     return Explanation(visits, profile, int(set_sizes[0]), float(probabilities.sum()), explained)
@@ -289,6 +277,29 @@ def _rank(model, patients: list, tokenizer, codes, **options) -> tuple[torch.Ten
     where = torch.tensor(rows).argsort()
     log_odds, ranks, set_sizes = (torch.cat(table)[where] for table in zip(*tables, strict=True))
     return log_odds, ranks, set_sizes
+
+
+def _effects(parts, rows, log_odds, log_odds_without, ranks_without, set_sizes_without, config) -> list[list[Effect]]:
+    """The effects of each of `K` codes, from log-odds (K,), those without a part (N, K), and the row of each part."""
+    names, descriptions = config.codes, config.descriptions
+    changes = log_odds - log_odds_without  # (N, K)
+    of_probability = log_odds.sigmoid() - log_odds_without.sigmoid()
+    return [
+        [
+            Effect(
+                kind=part.kind,
+                visits=part.visits,
+                code=None if part.code is None else names[part.code],
+                description=None if part.code is None else descriptions[part.code],
+                probability=float(of_probability[row, column]),
+                log_odds=float(changes[row, column]),
+                rank_without=int(ranks_without[row, column]),
+                set_size_without=int(set_sizes_without[row]),
+            )
+            for part, row in zip(parts, rows, strict=True)
+        ]
+        for column in range(len(log_odds))
+    ]
 
 
 def _place(config, ranking: list[RankedCode], index: int) -> tuple[list[TreeGroup], list[RankedCode]]:
@@ -399,22 +410,24 @@ class _Text:
         if inside != (effect.rank_without <= effect.set_size_without):
             without.append("not in the set" if inside else "in the set")
         end = f"; without it {', '.join(without)}" if without else ""
+        visits = self.explanation.visits
         name = self.part(effect)
         if effect.kind == "visit":
-            codes = self.explanation.visits[effect.visits[0] - 1]
-            last = ", the last" if effect.visits[0] == len(self.explanation.visits) > 1 else ""
-            name += f"{last}: {' '.join(code.removeprefix(self.prefix) for code in codes)}"
-        elif len(effect.visits) > 1:
-            end = f", all {len(effect.visits)} times{end}"
+            number = effect.visits[0]
+            codes = " ".join(code.removeprefix(self.prefix) for code in visits[number - 1])
+            name += f", the last: {codes}" if number == len(visits) > 1 else f": {codes}"
+        elif effect.kind == "code":
+            name += f" {effect.description}"
+            end = f", all {len(effect.visits)} times{end}" if len(effect.visits) > 1 else end
+        elif effect.kind in PROFILE_FIELDS:
+            name += f": {self.explanation.profile[effect.kind]}"
         return _fit(f"{100 * effect.probability:+8.{digits}f}  {indent}", name, end)
 
     def part(self, effect: Effect) -> str:
-        if effect.kind == "code":
-            return self.name(effect)
-        if effect.kind in PROFILE_FIELDS:
-            return f"{effect.kind}: {self.explanation.profile[effect.kind]}"
-        visit = f"visit {effect.visits[0]}"
-        return visit if effect.kind == "visit" else f"text of {visit}"
+        """A part in a word or two; sex, age and race are words."""
+        if effect.kind in ("visit", "text"):
+            return f"{'text of ' if effect.kind == 'text' else ''}visit {effect.visits[0]}"
+        return self.short(effect) if effect.kind == "code" else effect.kind
 
     def tree(self, code: ExplainedCode) -> list[str]:
         """Groups with the codes that are expected in them, and below the finest the best siblings on either side."""
@@ -446,18 +459,21 @@ class _Text:
 
     def set_sizes(self) -> str:
         """What moves EOV; the same for all codes."""
-        size, names = self.explanation.set_size, {"history": "any visit"}
-        moved = [
-            (effect.set_size_without, names.get(effect.kind) or self.part(effect))
-            for effect in self.explanation.codes[0].effects
-            if effect.set_size_without != size and (effect.kind != "code" or len(effect.visits) > 1)
-        ]
-        moved.sort(key=lambda change: abs(change[0] - size), reverse=True)
-        changes = [f"; {without:,} without {name}" for without, name in moved[:_MOST_SIZES]]
-        return f"Codes in the predicted set: {size:,}{''.join(changes)}."
+        size, changes = self.explanation.set_size, []
+        for effect in self.explanation.codes[0].effects:
+            # Of the history of one visit, and of a code in one visit, the visit says enough
+            if effect.set_size_without != size and (effect.kind not in ("history", "code") or len(effect.visits) > 1):
+                name = "any visit" if effect.kind == "history" else self.part(effect)
+                changes.append((effect.set_size_without, name))
+        changes.sort(key=lambda change: abs(change[0] - size), reverse=True)
+        said = "".join(f"; {without:,} without {name}" for without, name in changes[:_MOST_SIZES])
+        return f"Codes in the predicted set: {size:,}{said}."
 
-    def name(self, code: RankedCode | Effect) -> str:
-        return f"{code.code.removeprefix(self.prefix)} {code.description}"
+    def short(self, code: RankedCode | Effect) -> str:
+        return code.code.removeprefix(self.prefix)
+
+    def name(self, code: RankedCode) -> str:
+        return f"{self.short(code)} {code.description}"
 
 
 def _percent(probability: float) -> str:
