@@ -180,6 +180,7 @@ def explain(
     read = encoder.read(patient)
     profile, parts = _profile(model.config, patient), _visit_parts(read)
     parts += [_Part(field, [], None, encoder.read(_without_field(patient, field))) for field in profile]
+
     log_odds, ranks, set_sizes = _rank(model, [read], tokenizer, slice(None), max_length=max_length)
     log_odds, ranks = log_odds[0], ranks[0]  # (C,)
     if codes is None:

@@ -10,6 +10,8 @@ from .checkpoint import open_checkpoint
 DESCRIPTION = """\
 Rank the diagnoses of a patient's next visit. Give the codes of the earlier visits, oldest first: codes of a visit
 separated by blanks, visits by semicolons, in any spelling (25000, 250.00). For research; not for clinical decisions.
+With --explain also what moved the first codes: each visit, each code and the profile is left out in turn, and the
+patient ranked again. That says what the model used, not what causes a disease.
 
 Or rank those of every patient of a data set, millions if need be: a Parquet file with a row for each patient as
 `mera prepare` writes it, a folder of such files, or a prepared folder. All visits of a row are history; a patient
