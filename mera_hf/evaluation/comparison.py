@@ -13,7 +13,7 @@ from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
-from mera_hf.evaluation.bootstrap import percentiles, resampled
+from mera_hf.evaluation.bootstrap import intervals_of_runs
 from mera_hf.evaluation.checkpoint import peak_memory_mb, versions
 from mera_hf.evaluation.comparison_report import write_comparison_report
 from mera_hf.evaluation.comparison_tables import comparison_markdown
@@ -206,7 +206,7 @@ def compare_rankers(
             "peak_memory_mb": round(peak_memory_mb()),
         },
         intervals={
-            name: {metric: percentiles(values) for metric, values in resampled(runs, seed=seed).items()}
+            name: intervals_of_runs(runs, seed=seed)
             for name, runs in tqdm(tallies.items(), desc="intervals", unit="ranker")
         },
     )
