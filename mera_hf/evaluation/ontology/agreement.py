@@ -226,13 +226,13 @@ def by_level(
     return rows
 
 
-def clustering(likeness: np.ndarray, distance: np.ndarray, groupings: dict[str, Grouping]) -> dict:
+def clustering(likeness: np.ndarray, distance: np.ndarray, groupings: dict[str, Grouping]) -> dict | None:
     """Cluster the codes by likeness (average linkage) and compare with the tree and with flat groupings.
 
     Returns:
         `dict`: `cophenetic`, how well the dendrogram keeps the likeness that it was made of (Pearson); `tree`, the Spearman
         correlation of its cophenetic distances with those of the tree; `ami`, for each grouping the adjusted mutual
-        information with as many clusters as it has groups (0 is chance, 1 the same groups).
+        information with as many clusters as it has groups (0 is chance, 1 the same groups). `None` where all codes are equally alike.
     """
     from scipy.cluster.hierarchy import cophenet, fcluster, linkage
     from scipy.stats import spearmanr
@@ -240,6 +240,8 @@ def clustering(likeness: np.ndarray, distance: np.ndarray, groupings: dict[str, 
 
     upper = np.triu_indices(len(likeness), 1)
     unlike = likeness[upper].max() - likeness[upper]  # condensed, as scipy has it
+    if not unlike.any():
+        return None
     dendrogram = linkage(unlike, method="average")
     fit, heights = cophenet(dendrogram, unlike)
     ami = {}

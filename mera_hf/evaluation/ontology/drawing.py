@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from mera_hf.evaluation.ontology.words import (
@@ -19,6 +20,9 @@ from mera_hf.evaluation.plots import _styled as styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# What the names of chapters begin with, where the rest says more
+_FILLING = re.compile(r"(diseases of the |supplementary classification of )", re.IGNORECASE)
 
 
 def ontology_plots(compared: dict) -> dict[str, Figure]:
@@ -110,9 +114,7 @@ def level_plot(compared: dict, names: list[str]) -> Figure:
         kind = "positive PMI" if name in ("visit", "next_visit") else "cosine"
         panel.set_title(f"{LIKENESS[name]} ({kind})")
         panel.spines["left"].set_visible(False)
-    figure.text(
-        0.01, 0.1 / height, "by what two codes share in the tree; n pairs of codes; diamond: mean", color=MUTED
-    )
+    figure.text(0.01, 0.1 / height, "by what two codes share in the tree; n pairs; diamond: mean", color=MUTED)
     figure.subplots_adjust(left=0.25, right=0.84, top=1 - 0.3 / height, bottom=0.6 / height, hspace=0.5)
     return figure
 
@@ -125,7 +127,7 @@ def worst_groups_plot(compared: dict) -> Figure:
         lines.append((GROUPINGS[name], None))
         lines += [(group["group"], group) for group in groups]
     row = 0.37  # inches
-    height = row * len(lines) + 0.75
+    height = row * len(lines) + 0.8
     figure, axes = new_figure(height)
     largest = max(max(group["within"], group["chance_range"][1]) for _, group in lines if group)
     for y, (title, group) in enumerate(lines):
@@ -151,10 +153,9 @@ def worst_groups_plot(compared: dict) -> Figure:
         )
     axes.set(xlim=(0, 1.08 * largest), ylim=(len(lines) + 0.1, 0), yticks=[])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(
-        "how alike the company of a group's codes is (mean cosine)\ngrey: random groups; diamond: no better than these"
-    )
-    figure.subplots_adjust(left=0.02, right=0.77, top=1 - 0.05 / height, bottom=0.65 / height)
+    text = "how alike the company of the group's codes is (mean cosine)\ngrey: random groups; diamond: no better than these"
+    figure.text(0.02, 0.08 / height, text, color=MUTED)
+    figure.subplots_adjust(left=0.03, right=0.77, top=1 - 0.02 / height, bottom=0.72 / height)
     return figure
 
 
@@ -165,9 +166,9 @@ def chapters_plot(chapters: dict) -> Figure:
     from matplotlib.colors import LinearSegmentedColormap
 
     names, lifts = chapters["chapters"], np.array(chapters["log2_lift"])
-    titles = [name.split(" ", 1) for name in names]
+    titles = [_FILLING.sub("", name).split(" ", 1) for name in names]
     cell = 0.155  # inches
-    height = cell * len(names) + 1.85
+    height = cell * len(names) + 1.4
     figure, axes = new_figure(height)
     limit = max(1.0, min(3.0, float(np.abs(lifts).max())))  # factors of 8 and more look the same
     colors = LinearSegmentedColormap.from_list("lift", [WARM, "#ffffff", ACCENT])
@@ -176,9 +177,9 @@ def chapters_plot(chapters: dict) -> Figure:
     axes.set_yticks(range(len(names)), [shortened(f"{code} {words}", 30) for code, words in titles], fontsize=8)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.spines[["left", "bottom"]].set_visible(False)
-    bar = figure.add_axes((0.45, 0.42 / height, 0.53, 0.1 / height))
+    bar = figure.add_axes((0.45, 0.3 / height, 0.51, 0.1 / height))
     figure.colorbar(image, cax=bar, orientation="horizontal")
-    bar.set_xticks([-limit, 0, limit], [f"{2**-limit:.2g}", "as by chance", f"{2**limit:.2g} or more"], fontsize=9)
+    bar.set_xticks([-limit, 0, limit], [f"{2**-limit:.2g}", "as by chance", f"{2**limit:.2g}+"], fontsize=9)
     bar.set_title("times as often in one visit as by chance", fontsize=9.5, color=MUTED)
-    figure.subplots_adjust(left=0.45, right=0.98, top=1 - 0.1 / height, bottom=1.45 / height)
+    figure.subplots_adjust(left=0.45, right=0.98, top=1 - 0.1 / height, bottom=1.3 / height)
     return figure

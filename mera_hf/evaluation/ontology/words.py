@@ -149,24 +149,25 @@ def alternatives(compared: dict) -> dict[str, str]:
 
     for plot, names in panels(compared).items():
         texts[plot] = f"Box plots of likeness by what two codes share in the tree. Means: {of_levels(names)}."
-    worst = [f"{group['group']} (z {group['z']:.1f})" for group in worst_groups(compared)["block"]]
-    texts["worst_groups"] = (
-        "Dot plot of the groups whose codes keep the least company in common, against random groups of the same size. "
-        f"Worst blocks: {'; '.join(worst) or 'none has three codes'}."
-    )
+    groups = worst_groups(compared)
+    if groups:
+        worst = [f"{GROUPINGS[name]} {group['group']} (z {group['z']:.1f})" for name, (group, *_) in groups.items()]
+        texts["worst_groups"] = (
+            "Dot plot of the groups whose codes keep the least company in common, against random groups of the same size. "
+            f"The worst: {'; '.join(worst)}."
+        )
     chapters = compared["chapters"]
-    meetings = sorted(
-        (
-            (lift, chapters["chapters"][i], chapters["chapters"][j])
-            for i, row in enumerate(chapters["log2_lift"])
-            for j, lift in enumerate(row)
-            if j < i
-        ),
-        reverse=True,
-    )
-    texts["chapters"] = "Heat map of how much more often than by chance two chapters meet in a visit. Most often: " + (
-        "; ".join(f"{a} and {b}, {2**lift:.1f} times" for lift, a, b in meetings[:3]) + "."
-    )
+    meetings = [
+        (lift, chapters["chapters"][i], chapters["chapters"][j])
+        for i, row in enumerate(chapters["log2_lift"])
+        for j, lift in enumerate(row[:i])
+    ]
+    if meetings:
+        most = [f"{a} and {b}, {2**lift:.1f} times" for lift, a, b in sorted(meetings, reverse=True)[:3]]
+        texts["chapters"] = (
+            "Heat map of how much more often than by chance two chapters meet in a visit. Of different chapters, most "
+            f"often: {'; '.join(most)}."
+        )
     return texts
 
 
