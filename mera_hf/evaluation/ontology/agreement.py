@@ -17,9 +17,11 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 def too_few(distance: np.ndarray, likeness: np.ndarray) -> bool:
     """Whether there is nothing to compare: fewer than ten pairs are nearer than the farthest, or all are equally alike."""
+    if len(distance) < 2:
+        return True
     upper = np.triu_indices(len(distance), 1)
     near = distance[upper] < distance.max()
-    return min(near.sum(), len(near) - near.sum()) < FEWEST_PAIRS or not np.ptp(likeness[upper])
+    return bool(min(near.sum(), (~near).sum()) < FEWEST_PAIRS or not np.ptp(likeness[upper]))
 
 
 def agreement(distance: np.ndarray, likeness: np.ndarray, seed: int = 0) -> dict:
@@ -93,7 +95,7 @@ def bootstrap(distance: np.ndarray, likeness: np.ndarray, seed: int = 0) -> np.n
     mean_x, mean_y = _totals(draws, x) / count, _totals(draws, y) / count
     covariance = _totals(draws, x * y) / count - mean_x * mean_y
     variances = (_totals(draws, x * x) / count - mean_x**2) * (_totals(draws, y * y) / count - mean_y**2)
-    return covariance / np.sqrt(variances)
+    return covariance / np.sqrt(np.where(variances > 1e-9, variances, np.nan))  # a draw may hold no near pair at all
 
 
 def bootstrap_auc(distance: np.ndarray, likeness: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -110,8 +112,11 @@ def bootstrap_auc(distance: np.ndarray, likeness: np.ndarray, seed: int = 0) -> 
     shares[near > 0] = _share_below(likeness[near > 0], likeness[far > 0])
     shares[far > 0] = 1 - _share_below(likeness[far > 0], likeness[near > 0])
     draws = _draws(len(distance), seed)
-    means = sum(_totals(draws, some * shares) / _totals(draws, some) for some in (near, far))
-    return np.clip(means - shares[near > 0].mean(), 0, 1)
+    means = -shares[near > 0].mean()
+    for some in (near, far):
+        count = _totals(draws, some)
+        means = means + _totals(draws, some * shares) / np.where(count > 0, count, np.nan)
+    return np.clip(means, 0, 1)
 
 
 def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -232,7 +237,8 @@ def clustering(likeness: np.ndarray, distance: np.ndarray, groupings: dict[str, 
     Returns:
         `dict`: `cophenetic`, how well the dendrogram keeps the likeness that it was made of (Pearson); `tree`, the Spearman
         correlation of its cophenetic distances with those of the tree; `ami`, for each grouping the adjusted mutual
-        information with as many clusters as it has groups (0 is chance, 1 the same groups). `None` where all codes are equally alike.
+        information with as many clusters as it has groups (0 is chance, 1 the same groups).
+        `None` where all codes are equally alike.
     """
     from scipy.cluster.hierarchy import cophenet, fcluster, linkage
     from scipy.stats import spearmanr

@@ -39,8 +39,10 @@ def group_fit(
         `list[dict]`: `group`, `codes` (how many), `within` (mean likeness over pairs), `chance` (mean of the random groups),
         `chance_range` (their middle 95 %), `z`, `lift` (pairs seen in one visit over pairs expected, `None` where none is
         expected) and `nearest`, the other group whose codes are the most alike to those of this one, with their `likeness`
-        (`None` without another group).
+        (`None` without another group). Empty where all codes are equally alike.
     """
+    if not np.ptp(likeness[np.triu_indices(len(likeness), 1)]):
+        return []
     rng = np.random.default_rng(seed)
     frequency_class = _equal_classes(visits_of_code)
     members = {label: np.flatnonzero(grouping.labels == label) for label in range(len(grouping.names))}
@@ -61,7 +63,8 @@ def group_fit(
                 "within": float(within),
                 "chance": float(chance.mean()),
                 "chance_range": np.quantile(chance, [0.025, 0.975]).tolist(),
-                "z": float((within - chance.mean()) / chance.std()) if chance.std() else 0.0,
+                # A group that is its whole fifth of codes has no other to be compared with
+                "z": float((within - chance.mean()) / chance.std()) if chance.std() > 1e-9 else 0.0,
                 "lift": seen / expected if expected else None,
                 "nearest": nearest
                 if nearest is None
