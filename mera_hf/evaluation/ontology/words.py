@@ -68,7 +68,8 @@ def finding(version: str, compared: dict) -> str:
             f"{percent(tree['explainable'], 0)} % at most."
         ]
     others = [
-        f"{GROUPINGS[name]} groups alone explain {percent(found['explained'])} % (of {found['codes']} codes that have one)"
+        f"{GROUPINGS[name]} groups alone explain {percent(found['explained'])} % of at most "
+        f"{percent(found['explainable'], 0)} % ({found['codes']} codes have one)"
         for name, found in likeness["visit"]["agreement"].items()
         if name in ("chapter", "ccs", "ccsr") and found is not None
     ]
@@ -92,7 +93,7 @@ def _blocks_beside(name: str, found: dict) -> str:
         if low > 0 or high < 0:
             verdict = f"{ours if low > 0 else theirs} fits better"
         parts.append(
-            f"{percent(entry['auc'][0], 0)} % with {ours}s and {percent(entry['auc'][1], 0)} % with {theirs} ({verdict})"
+            f"{percent(entry['auc'][0], 0)} % of comparisons with {ours}s and {percent(entry['auc'][1], 0)} % with {theirs} ({verdict})"
         )
     if not parts:
         return ""
