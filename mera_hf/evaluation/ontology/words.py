@@ -92,9 +92,8 @@ def _blocks_beside(name: str, found: dict) -> str:
         verdict = "no difference that could be told"
         if low > 0 or high < 0:
             verdict = f"{ours if low > 0 else theirs} fits better"
-        parts.append(
-            f"{percent(entry['auc'][0], 0)} % of comparisons with {ours}s and {percent(entry['auc'][1], 0)} % with {theirs} ({verdict})"
-        )
+        first, second = (percent(value, 0) for value in entry["auc"])
+        parts.append(f"{first} % of comparisons with {ours}s and {second} % with {theirs} ({verdict})")
     if not parts:
         return ""
     return (
