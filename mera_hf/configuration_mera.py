@@ -123,15 +123,15 @@ class MeraConfig(PreTrainedConfig):
         """The threshold of `conformal` for a level; a `ValueError` that names the levels where there is none."""
         if not self.conformal:
             raise ValueError(
-                "this checkpoint has no sets of a known coverage, which training fits on 20 validation patients or more. Train "
-                "again, or call `mera_hf.evaluation.conformal.fit_conformal` on validation patients and save the model."
+                "this checkpoint has no sets of a known coverage, which training fits on 20 validation patients or more. "
+                "Train again, or call `mera_hf.evaluation.conformal.fit_conformal` on validation patients and save the model."
             )
         kinds = [kind for kind in self.conformal if kind != "patients"]
         if coverage_of not in kinds:
             raise ValueError(f"`coverage_of` is {coverage_of!r}; choose one of {', '.join(kinds)}.")
         levels = self.conformal[coverage_of]
         if f"{coverage:g}" not in levels:
-            raise ValueError(f"`coverage` is {coverage:g}; this checkpoint has sets of {', '.join(levels)}.")
+            raise ValueError(f"this checkpoint has no sets of that coverage; choose one of {', '.join(levels)}.")
         return levels[f"{coverage:g}"]
 
     @property

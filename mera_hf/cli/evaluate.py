@@ -45,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the table; return the exit status 0."""
     from ..evaluation.checkpoint import evaluate_checkpoint
+    from ..evaluation.report_calibration import calibration_text
     from ..evaluation.results import table_text
 
     if args.batch_size < 1:
@@ -69,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     dataset = evaluation.metrics["dataset"]
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
     print(table_text(evaluation.metrics))
+    if "calibration" in evaluation.metrics:
+        print(f"\n{calibration_text(evaluation.metrics)}")
     if output:
         written = evaluation.write(output)
         print(f"\nwritten to {output}: {', '.join(written)}")

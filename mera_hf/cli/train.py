@@ -57,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
                 print(f"  {title:<14}{format_figure(name, metrics[name]):>6}")
     if patients < FEWEST:
         where = "fitted on the training patients instead" if fitted else "not fitted"
-        print(f"note: with fewer than {FEWEST} validation patients, probabilities and the EOV cut are {where}")
+        print(
+            f"note: with fewer than {FEWEST} validation patients, probabilities and the EOV cut are {where}, and there are no "
+            "sets of a known coverage"
+        )
     print(f"\nwritten to {stage.folder}")
     print(f"next: mera evaluate {stage.folder} --dataset {folder} --output-dir {stage.folder / 'evaluation'}")
     return 0
@@ -73,6 +76,7 @@ def train(
     import time
 
     from ..evaluation.calibration import calibrate, enough_to_calibrate, measure
+    from ..evaluation.conformal import fit_conformal
     from ..evaluation.model_ranking import trainer_metrics
     from ..training.mera_trainer import MeraTrainer
     from ..training.sharded import whole_model
@@ -103,6 +107,7 @@ def train(
     if model is None:
         return None
     fitted = calibrate(model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
+    fit_conformal(model, tokenizer, dataset["validation"])
     metrics = measure(model, tokenizer, dataset["validation"])
     log = {
         "recipe": recipe,

@@ -74,7 +74,10 @@ def calibration_section(
     sizes = ranking.set_sizes.numpy()
     margins = ranking.logits - ranking.eov_logits[:, None]
     section = {"fitted_on": "validation", "patients": len(samples)}
-    fitted, before = _reliabilities(ranking.probabilities, truth, sizes), _reliabilities(margins.sigmoid(), truth, sizes)
+    fitted, before = (
+        _reliabilities(ranking.probabilities, truth, sizes),
+        _reliabilities(margins.sigmoid(), truth, sizes),
+    )
     shares = torch.softmax(ranking.logits, -1)
     section["codes"], section["before"] = _figures(fitted), _figures(before)
     section["softmax"] = _figures(_reliabilities(shares, truth, sizes))
@@ -101,7 +104,10 @@ def calibration_section(
         parts = _reliabilities(((margins - offset) / temperature).sigmoid(), truth, sizes)
         section["temperature"] = _figures(parts) | {"temperature": temperature, "offset": offset}
         if thresholds is None:
-            thresholds, source = conformal_thresholds(torch.softmax(other.logits, -1).numpy(), other_truth), "evaluation"
+            thresholds, source = (
+                conformal_thresholds(torch.softmax(other.logits, -1).numpy(), other_truth),
+                "evaluation",
+            )
     if thresholds is not None:
         section["conformal"] = {"source": source, **conformal_coverage(shares.numpy(), truth, thresholds)}
 
@@ -112,7 +118,9 @@ def calibration_section(
 
 def _reliabilities(probabilities, truth, sizes) -> dict:
     probabilities = probabilities.numpy()
-    return {name: reliability(probabilities, truth, w) for name, w in (("all", None), ("first", FIRST), ("set", sizes))}
+    return {
+        name: reliability(probabilities, truth, w) for name, w in (("all", None), ("first", FIRST), ("set", sizes))
+    }
 
 
 def _figures(parts: dict) -> dict:

@@ -14,6 +14,7 @@ from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
+from mera_hf.evaluation.calibration_section import calibration_section
 from mera_hf.evaluation.controls import shuffled_history
 from mera_hf.evaluation.metrics import KS, evaluate_ranking, intervals, recall_curve
 from mera_hf.evaluation.model_ranking import rank_samples
@@ -112,6 +113,7 @@ def evaluate_checkpoint(
         rankers[name] = evaluate_ranking(reference_order, reference_sizes, samples, ks)
         curves[name] = recall_curve(reference_order, samples, max(ks))
 
+    calibration = calibration_section(model, tokenizer, ranking, samples, dataset["validation"], batch_size)
     metrics = build_metrics(
         dataset={
             "name": description["source"],
@@ -136,6 +138,8 @@ def evaluate_checkpoint(
         },
         intervals={"mera": intervals(order, set_sizes, samples, ks)},
     )
+    if calibration is not None:
+        metrics["calibration"] = calibration
     report = {
         "metrics": metrics,
         "curves": curves,

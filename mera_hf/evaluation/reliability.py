@@ -153,7 +153,9 @@ def fit_temperature(margins: np.ndarray, truth: np.ndarray) -> tuple[float, floa
 
     inputs = margins[:, :CANDIDATES].reshape(-1, 1).astype(np.float64)
     regression = LogisticRegression(C=1e6, max_iter=1000).fit(inputs, truth[:, :CANDIDATES].ravel())
-    slope = max(float(regression.coef_[0, 0]), 1e-6)  # an untrained model may rank backwards; a temperature is positive
+    slope = max(
+        float(regression.coef_[0, 0]), 1e-6
+    )  # an untrained model may rank backwards; a temperature is positive
     return 1 / slope, -float(regression.intercept_[0]) / slope
 
 

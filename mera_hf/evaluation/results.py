@@ -5,7 +5,8 @@
      "rankers": {"mera": {"recall@20": 0.6, ...}, "copy_history": {...}, ...},
      "controls": {"shuffled_history": {"recall@20": 0.5, ...}},
      "run": {"recipe", "seed", "versions", "seconds", "peak_memory_mb"},
-     "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}}}            optional: bootstrap over patients
+     "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}},            optional: bootstrap over patients
+     "calibration": {"codes": {"ece", "brier", "bins"}, ...}}            optional: see `calibration_section.py`
 
 Metrics are fractions, not percent. A figure over several seeds is `{"mean", "std", "values"}`, std of the sample.
 """
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mera_hf.errors import InputError
+from mera_hf.evaluation.calibration_section import check_calibration
 
 
 SECTIONS = {
@@ -107,7 +109,7 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
         for key in keys:
             _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    others = metrics.keys() - SECTIONS.keys() - {"intervals"}
+    others = metrics.keys() - SECTIONS.keys() - {"intervals", "calibration"}
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
     for section in ("rankers", "controls"):
@@ -122,6 +124,8 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
             for value in pair:
                 _check_number(place, metric, value)
             _require(pair[0] <= pair[1], f"{place} has its ends swapped: {pair!r}.")
+    if "calibration" in metrics:
+        check_calibration(metrics["calibration"], source)
 
 
 def write_metrics(metrics: dict, path: str | Path) -> None:
