@@ -91,7 +91,7 @@ def reliability(
     n, k = probabilities.shape
     widths = np.broadcast_to(k if widths is None else np.minimum(widths, k), n)
     inside = np.arange(widths.max()) < widths[:, None]  # (patients, largest width)
-    step = -(-int(widths.sum()) // CHUNK)  # the edges need no more than a sample of the patients
+    step = max(1, int(widths.sum()) // CHUNK)  # the edges need no more than a sample of the patients
     sampled = probabilities[::step, : inside.shape[1]][inside[::step]]
     edges = np.unique(np.quantile(sampled, np.linspace(0, 1, bins + 1)[1:-1])) if sampled.size else np.zeros(0)
     bins = len(edges) + 1
@@ -149,14 +149,15 @@ def fit_temperature(margins: np.ndarray, truth: np.ndarray) -> tuple[float, floa
         truth (`np.ndarray` of shape (patients, K)): bool, from [`true_places`].
     """
     import numpy as np
+    from scipy.special import logit
     from sklearn.linear_model import LogisticRegression
 
     inputs = margins[:, :CANDIDATES].reshape(-1, 1).astype(np.float64)
     regression = LogisticRegression(C=1e6, max_iter=1000).fit(inputs, truth[:, :CANDIDATES].ravel())
-    slope = max(
-        float(regression.coef_[0, 0]), 1e-6
-    )  # an untrained model may rank backwards; a temperature is positive
-    return 1 / slope, -float(regression.intercept_[0]) / slope
+    slope, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
+    if slope < 1e-6:  # an untrained model may rank backwards; a temperature is positive, and gives all codes the mean
+        slope, intercept = 1e-6, float(logit(truth[:, :CANDIDATES].mean()))
+    return 1 / slope, -intercept / slope
 
 
 def improvement(

@@ -24,8 +24,9 @@ def calibration_words(metrics: dict) -> dict | None:
         metrics (`dict`): the content of a `metrics.json`.
 
     Returns:
-        `dict`: `lead` and `sets` (sentences), `methods`, `coverage` and `severity` (rows of texts for tables), `measures`
-        (headings of `severity`), `missing` (how to install) and `alternatives` (texts of plots by name).
+        `dict`: `lead` and `sets` (sentences), `methods`, `coverage` and `severity` (rows of tables, each a title and its
+        texts), `measures` (headings of `severity`), `patients_fitted` (of the coverage), `missing` (how to install) and
+        `alternatives` (texts of plots by name).
     """
     section = metrics.get("calibration")
     if section is None:
@@ -49,30 +50,36 @@ def calibration_words(metrics: dict) -> dict | None:
             f"{parts['actual']:.2f}."
         )
     correlations = section["severity"]["correlations"]
-    measures = [name for name in SAYS if any(name in row for row in correlations.values())]
+    others = [name for name in SAYS if any(name in row for row in correlations.values())]
     words = {
         "lead": lead,
         "sets": sets,
         "methods": [
-            (METHODS[name], *(_points(figures[key]) for figures in _both(section[name]) for key in ("ece", "brier")))
+            (METHODS[name], [_points(part[key]) for part in _both(section[name]) for key in ("ece", "brier")])
             for name in METHODS
             if name in section
         ],
         "coverage": [
             (
                 COVERED[kind],
-                f"{100 * entry['nominal']:g}",
-                f"{100 * entry['reached']:.1f} ({' to '.join(f'{100 * end:.1f}' for end in entry['interval'])})",
-                f"{entry['mean_size']:.0f} ({entry['sizes'][0]:.0f} to {entry['sizes'][2]:.0f})",
+                [
+                    f"{100 * entry['nominal']:g}",
+                    f"{100 * entry['reached']:.1f} ({' to '.join(f'{100 * end:.1f}' for end in entry['interval'])})",
+                    f"{100 * entry['standard_error']:.1f}",
+                    f"{entry['mean_size']:.0f} ({entry['sizes'][0]:.0f} to {entry['sizes'][2]:.0f})",
+                ],
             )
             for kind in COVERED
             for entry in section.get("conformal", {}).get(kind, {}).values()
         ],
         "patients_fitted": section.get("conformal", {}).get("patients_fitted"),
-        "measures": [SAYS[name] for name in measures],
+        "measures": [SAYS[name] for name in correlations],
         "severity": [
-            (SAYS[name], *(_correlation(row.get(other)) if other != name else "" for other in measures))
-            for name, row in correlations.items()
+            (
+                SAYS[other],
+                [_correlation(row.get(other)) if other != name else "" for name, row in correlations.items()],
+            )
+            for other in others
         ],
         "missing": section["severity"].get("missing"),
     }
@@ -118,5 +125,5 @@ def _points(fraction: float) -> str:
 def _correlation(value: dict | None) -> str:
     if value is None:
         return "–"
-    low, high = value["interval"]
-    return f"{value['rho']:.2f} ({low:.2f} to {high:.2f})"
+    rho, low, high = (f"{round(number, 2) + 0.0:.2f}" for number in (value["rho"], *value["interval"]))  # no -0.00
+    return f"{rho} ({low} to {high})"
