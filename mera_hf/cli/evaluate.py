@@ -11,7 +11,8 @@ from .checkpoint import open_checkpoint
 DESCRIPTION = """\
 Measure a checkpoint on patients that it has not seen: recall@k, weighted F1 at the true size and at the size that the
 model chose (EOV), repeated and new codes; beside reference rankers fitted on the same training patients, and with the
-shuffled-history control. Use --split validation while you choose, and the test patients once.
+shuffled-history control. Also whether the probabilities are right (calibration), what sets of a known coverage hold, and
+whether EOV knows how ill a patient is. Use --split validation while you choose, and the test patients once.
 """
 EPILOG = """\
 example
