@@ -11,8 +11,8 @@ from .checkpoint import open_checkpoint
 DESCRIPTION = """\
 Measure a checkpoint on patients that it has not seen: recall@k, weighted F1 at the true size and at the size that the
 model chose (EOV), repeated and new codes; beside reference rankers fitted on the same training patients, and with the
-controls: other patients' histories, and their profiles. Says at the end what looks wrong, and which key of the recipe to
-turn. Use --split validation while you choose, and the test patients once.
+controls: other patients' histories, and their profiles. Also whether the probabilities are right (calibration), what sets of a known coverage hold, and
+whether EOV knows how ill a patient is. Says at the end what looks wrong, and which key of the recipe to turn. Use --split validation while you choose, and the test patients once.
 """
 EPILOG = """\
 example
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the table; return the exit status 0."""
     from ..evaluation.checkpoint import evaluate_checkpoint
     from ..evaluation.findings import findings_text
+    from ..evaluation.report_calibration import calibration_text
     from ..evaluation.results import table_text
 
     if args.batch_size < 1:
@@ -81,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     dataset = evaluation.metrics["dataset"]
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
     print(table_text(evaluation.metrics))
+    if "calibration" in evaluation.metrics:
+        print(f"\n{calibration_text(evaluation.metrics)}")
     print(f"\n{findings_text(evaluation.metrics, has_log=bool(training))}")
     if output:
         written = evaluation.write(output)

@@ -15,6 +15,7 @@ from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
 from mera_hf.evaluation.bootstrap import intervals
+from mera_hf.evaluation.calibration_section import calibration_section
 from mera_hf.evaluation.controls import evaluation_controls
 from mera_hf.evaluation.findings import findings
 from mera_hf.evaluation.metrics import KS, evaluate_ranking, recall_curve
@@ -127,6 +128,7 @@ def evaluate_checkpoint(
         bands[name] = intervals(reference_order, reference_sizes, samples, ks)
         curves[name] = recall_curve(reference_order, samples, max(ks))
 
+    calibration = calibration_section(model, tokenizer, ranking, samples, dataset["validation"], batch_size)
     metrics = build_metrics(
         dataset={
             "name": description["source"],
@@ -153,6 +155,8 @@ def evaluate_checkpoint(
     )
     metrics["drops"] = controls["drops"]
     metrics["findings"] = findings(metrics, training, memorization, model.config.rerank_depth)
+    if calibration is not None:
+        metrics["calibration"] = calibration
     report = {
         "metrics": metrics,
         "curves": curves,

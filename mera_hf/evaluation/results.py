@@ -10,7 +10,8 @@
      "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}},            optional: bootstrap over patients
      "comparisons": [{"a": "mera", "b": "gru", "metric": "recall@20",    optional: paired differences, a less b
                       "difference": 0.02, "interval": [0.01, 0.03],
-                      "p": 0.001, "p_holm": 0.004}]}
+                      "p": 0.001, "p_holm": 0.004}],
+     "calibration": {"codes": {"ece", "brier", "bins"}, ...}}            optional: see `calibration_section.py`
 
 Metrics are fractions, not percent. A figure over several seeds is `{"mean", "std", "values"}`, std of the sample.
 """
@@ -27,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mera_hf.errors import InputError
+from mera_hf.evaluation.calibration_section import check_calibration
 
 
 SECTIONS = {
@@ -134,7 +136,7 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
         for key in keys:
             _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    others = metrics.keys() - SECTIONS.keys() - {"intervals", "drops", "findings", "comparisons"}
+    others = metrics.keys() - SECTIONS.keys() - {"intervals", "drops", "findings", "comparisons", "calibration"}
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
     for section in ("rankers", "controls"):
@@ -158,6 +160,8 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         right = isinstance(finding, dict) and finding.keys() == {"signature", "says", "knob"}
         _require(right, f"{source}: `findings[{i}]` must have signature, says and knob.")
     _check_comparisons(metrics.get("comparisons", []), metrics["rankers"], source)
+    if "calibration" in metrics:
+        check_calibration(metrics["calibration"], source)
 
 
 def write_metrics(metrics: dict, path: str | Path) -> None:

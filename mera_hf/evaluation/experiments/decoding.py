@@ -107,7 +107,7 @@ def as_ranking(lists: Sequence[Sequence[int]], n_codes: int, width: int) -> tupl
 
 
 def decoded_lists(run: Run, samples: Sequence[Sample], stop_at_eov: bool) -> list[list[int]]:
-    """The lists of a run's checkpoint on the test patients, at most 20 codes; kept beside its rankings, since they take minutes."""
+    """The lists of a run's checkpoint on the test patients, at most 20 codes; kept beside its rankings."""
     import json
 
     from tqdm import tqdm

@@ -55,8 +55,8 @@ class Run:
 
     Attributes:
         folder (`Path`): its checkpoint is in `model/`.
-        result (`dict`): `variant`, `seed`, `settings`, `seconds`, and the metrics on `validation`, on `test`, and on `test_at_eov`
-            with the set cut at EOV's own logit, as the paper has it.
+        result (`dict`): `variant`, `seed`, `settings`, `seconds`, and the metrics on `validation`, on `test`, and on
+            `test_at_eov` with the set cut at EOV's own logit, as the paper has it.
     """
 
     folder: Path
@@ -116,8 +116,8 @@ def finish_runs(
         the runs of each variant's name, in the order of `seeds`.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: for a variant that starts from a memorized checkpoint without a memorizing recipe, or a run
-            in the folder that was made with other settings.
+        [`~mera_hf.errors.InputError`]: for a variant that starts from a memorized checkpoint without a memorizing recipe, or
+            a run in the folder that was made with other settings.
     """
     from tqdm import tqdm
 
