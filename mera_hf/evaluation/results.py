@@ -5,7 +5,8 @@
      "rankers": {"mera": {"recall@20": 0.6, ...}, "copy_history": {...}, ...},
      "controls": {"shuffled_history": {"recall@20": 0.5, ...}},
      "run": {"recipe", "seed", "versions", "seconds", "peak_memory_mb"},
-     "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}}}            optional: bootstrap over patients
+     "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}}             optional: bootstrap over patients
+     "strata", "fairness", "coarse", ...}                                optional: see OPTIONAL
 
 Metrics are fractions, not percent. A figure over several seeds is `{"mean", "std", "values"}`, std of the sample.
 """
@@ -31,9 +32,18 @@ SECTIONS = {
     "controls": (),
     "run": ("recipe", "seed", "versions", "seconds", "peak_memory_mb"),
 }
-UNIT_METRICS = ("weighted_f1", "weighted_f1_eov", "empty_set_share")
+# Sections that may be missing; their modules say what is in them
+OPTIONAL = (
+    *("intervals", "comparisons", "strata", "fairness", "coarse", "distance", "heart_failure"),
+    *("calibration", "drops", "findings"),
+)
+F1_METRICS = ("weighted_f1", "macro_f1", "micro_f1")
+UNIT_METRICS = ("map", *F1_METRICS, *(f"{name}_eov" for name in F1_METRICS), "empty_set_share")
 SIZE_METRICS = ("mean_set_size", "mean_true_size")
-RECALLS = ("recall", "repeated_recall", "new_recall", "occurred", "not_occurred")
+METRICS_AT_K = (
+    *("recall", "repeated_recall", "new_recall", "occurred", "not_occurred"),
+    *("precision", "accuracy", "ndcg"),
+)
 
 # The columns of the tables, with their headings; a column that no ranker has is left out.
 COLUMNS = {
@@ -45,6 +55,18 @@ COLUMNS = {
     "repeated_recall@20": "repeated R@20",
     "new_recall@20": "new R@20",
     "mean_set_size": "set size",
+}
+# Those of a second table, for readers of other papers
+MORE_COLUMNS = {
+    "ndcg@10": "nDCG@10",
+    "ndcg@20": "nDCG@20",
+    "map": "MAP",
+    "precision@10": "P@10",
+    "accuracy@20": "acc@20",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "macro_f1_eov": "macro F1 of set",
+    "micro_f1_eov": "micro F1 of set",
 }
 TITLES = {
     "mera": "MERA",
@@ -107,7 +129,7 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
         for key in keys:
             _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    others = metrics.keys() - SECTIONS.keys() - {"intervals"}
+    others = metrics.keys() - SECTIONS.keys() - set(OPTIONAL)
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
     for section in ("rankers", "controls"):
@@ -131,7 +153,12 @@ def write_metrics(metrics: dict, path: str | Path) -> None:
         [`~mera_hf.errors.InputError`]: as [`validate_metrics`].
     """
     validate_metrics(metrics, str(path))
-    write_text(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+    write_text(metrics_text(metrics), path)
+
+
+def metrics_text(metrics: dict) -> str:
+    """The text of a `metrics.json`."""
+    return json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_metrics(path: str | Path) -> dict:
@@ -290,7 +317,7 @@ def _shape(section: dict) -> dict:
 
 
 def _check_figure(place: str, metric: str, value: object) -> None:
-    known = metric in UNIT_METRICS + SIZE_METRICS or re.fullmatch(rf"({'|'.join(RECALLS)})@[1-9]\d*", metric)
+    known = metric in UNIT_METRICS + SIZE_METRICS or re.fullmatch(rf"({'|'.join(METRICS_AT_K)})@[1-9]\d*", metric)
     _require(known, f"{place} is not a metric of this schema.")
     if not isinstance(value, dict):
         _check_number(place, metric, value)

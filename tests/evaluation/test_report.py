@@ -9,15 +9,9 @@ from cases import metrics_dict, random_orders, random_samples
 from mera_hf.data.samples import Sample
 from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import recall_curve
-from mera_hf.evaluation.plots import _spread_out, write_plots
-from mera_hf.evaluation.report import (
-    control_sentence,
-    example_patient,
-    headline,
-    render_report,
-    rivals_sentence,
-    write_report,
-)
+from mera_hf.evaluation.plots.style import spread_out
+from mera_hf.evaluation.report import example_patient, render_report, write_plots, write_report
+from mera_hf.evaluation.report.words import control_sentence, headline, rivals_sentence
 from mera_hf.evaluation.results import format_figure, merge_metrics, table_rows
 
 
@@ -234,8 +228,8 @@ def test_files_are_written(report, tmp_path):
 
 
 def test_labels_move_apart_in_their_order():
-    moved = _spread_out({"a": 1.0, "b": 1.1, "c": 5.0}, gap=1.0)
+    moved = spread_out({"a": 1.0, "b": 1.1, "c": 5.0}, gap=1.0)
     assert moved == pytest.approx({"a": 0.55, "b": 1.55, "c": 5.0})
-    crowded = _spread_out({"a": 1.0, "b": 1.9, "c": 1.0}, gap=1.0)
+    crowded = spread_out({"a": 1.0, "b": 1.9, "c": 1.0}, gap=1.0)
     assert sorted(crowded, key=crowded.get) in (["a", "c", "b"], ["c", "a", "b"])
     assert min(np.diff(sorted(crowded.values()))) >= 1 - 1e-9
