@@ -49,7 +49,7 @@ def distance_plot(distance: dict[str, dict]) -> Figure:
         figure.text(0.225 + x * 0.7 + 0.04, y, PARTS[part], va="center", color=MUTED)
     axes.set(xlim=(0, 100.5), ylim=(len(distance) - 0.5, -0.5), xticks=[0, 25, 50, 75, 100])
     axes.set_xlabel("wrong codes (%)")
-    axes.set_yticks(range(len(distance)), [shortened(title_of(name), 18) for name in distance])
+    axes.set_yticks(range(len(distance)), [shortened(title_of(name), 16) for name in distance])
     for label, name in zip(axes.get_yticklabels(), distance, strict=True):
         label.set_color(looks[name]["color"] if looks[name]["zorder"] == 3 else INK)
         label.set_fontweight("bold" if looks[name]["zorder"] == 3 else "normal")

@@ -27,6 +27,7 @@ def quality_plot(metrics: dict) -> Figure:
     columns = [column for column in PANELS if any(column in figures for figures in rankers.values())]
     n_rows = -(-len(columns) // 2)
     looks = looks_of(rankers)
+    labels = [shortened(title_of(name), 16) for name in rankers]
     figure, axes = new_figure(n_rows * (0.45 + 0.2 * len(rankers)), n_rows, 2)
     for i, panel in enumerate(axes.flat):
         if i >= len(columns):
@@ -57,12 +58,17 @@ def quality_plot(metrics: dict) -> Figure:
         panel.set(xlim=(low - margin, high + (high - low) + margin), ylim=(len(rankers) - 0.4, -0.6), xticks=[])
         panel.set_title(f"{COLUMNS[column]} (%)")
         panel.spines[["left", "bottom"]].set_visible(False)
-        panel.set_yticks(range(len(rankers)), [shortened(title_of(name), 18) * (i % 2 == 0) for name in rankers])
+        panel.set_yticks(range(len(rankers)), [label * (i % 2 == 0) for label in labels])
         for label, name in zip(panel.get_yticklabels(), rankers, strict=True):
             label.set_color(looks[name]["color"] if looks[name]["zorder"] == 3 else INK)
             label.set_fontweight("bold" if looks[name]["zorder"] == 3 else "normal")
     height = figure.get_figheight()
     figure.subplots_adjust(
-        left=0.225, right=0.99, top=1 - 0.28 / height, bottom=0.05 / height, hspace=0.3, wspace=0.05
+        left=0.015 + 0.0175 * max(12, *map(len, labels)),
+        right=0.99,
+        top=1 - 0.28 / height,
+        bottom=0.05 / height,
+        hspace=0.3,
+        wspace=0.05,
     )
     return figure

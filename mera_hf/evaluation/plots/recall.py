@@ -39,13 +39,14 @@ def recall_plot(curves: dict[str, Sequence[float]]) -> Figure:
     top = max(max(curve) for curve in curves.values())
     ks = range(1, kmax + 1)
     looks = looks_of(curves)
+    labels = {name: shortened(title_of(name), 16) for name in curves}
     for name, curve in curves.items():
         axes.plot(ks, [100 * value for value in curve], **{**looks[name], "marker": None})
     gap = 100 * top / 14.5  # a line of text
     label_ys = spread_out({name: 100 * curve[-1] for name, curve in curves.items()}, gap)
     for name, y in label_ys.items():
         axes.annotate(
-            shortened(title_of(name), 18),
+            labels[name],
             xy=(kmax, 100 * curves[name][-1]),
             xytext=(kmax * 1.05, y),
             va="center",
@@ -59,5 +60,7 @@ def recall_plot(curves: dict[str, Sequence[float]]) -> Figure:
     axes.set_title("true codes among the first k (%)", color=MUTED)
     axes.grid(axis="y", color=FAINT, linewidth=0.5)
     axes.spines["left"].set_visible(False)
-    figure.subplots_adjust(left=0.085, right=0.745, bottom=0.14, top=0.92)
+    figure.subplots_adjust(
+        left=0.085, right=0.955 - 0.0175 * max(12, *map(len, labels.values())), bottom=0.14, top=0.92
+    )
     return figure
