@@ -54,7 +54,7 @@ def distance_plot(distance: dict[str, dict]) -> Figure:
         label.set_color(looks[name]["color"] if looks[name]["zorder"] == 3 else INK)
         label.set_fontweight("bold" if looks[name]["zorder"] == 3 else "normal")
     axes.spines[["left", "bottom"]].set_visible(False)
-    figure.subplots_adjust(left=0.225, right=0.985, top=1 - 0.45 / height, bottom=0.52 / height)
+    figure.subplots_adjust(left=0.225, right=0.965, top=1 - 0.45 / height, bottom=0.52 / height)
     return figure
 
 
