@@ -11,7 +11,7 @@ from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import recall_curve
 from mera_hf.evaluation.plots.style import spread_out
 from mera_hf.evaluation.report import example_patient, render_report, write_plots, write_report
-from mera_hf.evaluation.report.words import control_sentence, headline, rivals_sentence
+from mera_hf.evaluation.report.words import headline, rivals_sentence
 from mera_hf.evaluation.results import format_figure, merge_metrics, table_rows
 
 
@@ -144,13 +144,6 @@ def test_rivals():
     )
     alone = metrics_dict(rankers={name: metrics_dict()["rankers"][name] for name in ("mera", "prevalence")})
     assert rivals_sentence(alone) == "No reference ranker is ahead of MERA in any column."
-
-
-def test_the_control_is_read_both_ways():
-    assert "goes from 64.1 to 43.5 %" in plain(control_sentence(metrics_dict()))
-    assert "from the patient's own history" in control_sentence(metrics_dict())
-    assert "hardly depends on the history" in control_sentence(with_recall(0.44))
-    assert control_sentence(metrics_dict(controls={})) is None
 
 
 def test_the_example_is_the_median_patient_and_has_no_identifier():

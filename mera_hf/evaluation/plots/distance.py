@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mera_hf.evaluation.plots.style import ACCENT, INK, MUTED, looks_of, new_figure, shortened, styled, title_of
+from mera_hf.evaluation.results import mean_of
 
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def distance_plot(distance: dict[str, dict]) -> Figure:
     for y, shares in enumerate(distance.values()):
         left = 0.0
         for part in parts:
-            width = 100 * shares[part]
+            width = 100 * mean_of(shares[part])
             alpha = ALPHAS[list(PARTS).index(part)]
             axes.barh(y, width, left=left, height=0.66, color=ACCENT, alpha=alpha, linewidth=0)
             axes.barh(y, width, left=left, height=0.66, facecolor="none", edgecolor=MUTED, linewidth=0.7)

@@ -111,9 +111,7 @@ def render_page(template: str, metrics: Mapping, content: Mapping, pictures: Map
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(
-            (TEMPLATES, TEMPLATES.parent.parent)
-        ),  # calibration has its template beside its module
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

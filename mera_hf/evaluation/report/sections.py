@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mera_hf.evaluation.controls import CONTROLS, control_sentences
 from mera_hf.evaluation.plots import title_of
 from mera_hf.evaluation.plots.differences import signed_points
 from mera_hf.evaluation.report.table import (
     Row,
     Table,
     columns_of,
+    count_text,
     heading_of,
     plain_name,
     ranker_rows,
     with_interval,
 )
-from mera_hf.evaluation.report.words import CONTROLS, MEANINGS, control_sentence, rivals_sentence
+from mera_hf.evaluation.report.words import MEANINGS, rivals_sentence, tied
 from mera_hf.evaluation.results import COLUMNS, MORE_COLUMNS, format_figure, mean_of, table_rows
 
 
@@ -110,7 +112,7 @@ def distance_section(metrics: Mapping) -> dict | None:
             Row(
                 title_of(name),
                 [
-                    "–" if entry.get("wrong_codes") is None else f"{entry['wrong_codes']:,}",
+                    count_text(entry.get("wrong_codes")),
                     "–" if entry.get("mean") is None else f"{mean_of(entry['mean']):.2f}",
                     *(format_figure(share, entry.get(share)) for share in shares),
                 ],
@@ -124,7 +126,7 @@ def distance_section(metrics: Mapping) -> dict | None:
 
 def heart_failure_section(metrics: Mapping) -> dict | None:
     """The field's second task."""
-    heart = metrics.get("heart_failure") or {}
+    heart = metrics.get("heart_failure", {})
     if "skipped" in heart:
         return {"skipped": heart["skipped"]}
     rankers = {name: figures for name, figures in heart.get("rankers", {}).items() if figures}
@@ -157,9 +159,9 @@ def controls_section(metrics: Mapping) -> dict | None:
         for name, figures in rankers.items()
     ]
     return {
-        "sentence": control_sentence(metrics),
+        "sentences": [tied(sentence) for sentence in control_sentences(metrics)],
         "table": Table("MERA and its controls, percent", ["run", *map(heading_of, columns)], rows),
-        "meanings": [(title_of(name), CONTROLS[name]) for name in controls if name in CONTROLS],
+        "meanings": [(title_of(name), CONTROLS[name].meaning) for name in controls if name in CONTROLS],
     }
 
 

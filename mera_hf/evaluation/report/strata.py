@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mera_hf.evaluation.plots import title_of
 from mera_hf.evaluation.plots.differences import signed_points
-from mera_hf.evaluation.report.table import Row, Table, heading_of, plain_name, with_interval
+from mera_hf.evaluation.report.table import Row, Table, count_text, heading_of, plain_name, with_interval
 from mera_hf.evaluation.results import COLUMNS, MORE_COLUMNS, format_figure, mean_of
 
 
@@ -133,14 +133,7 @@ def _gap_texts(metric: str, gap: Mapping | None, key: str) -> list[str]:
         return ["–", "–"]
     pair = f"{plain_name(str(gap.get('best', '–')))}, {plain_name(str(gap.get('worst', '–')))}"
     low_high = gap.get("interval")
-    text = signed_points(gap[key]) if key == "difference" else format_figure(metric, gap[key])
+    text = signed_points(mean_of(gap[key])) if key == "difference" else format_figure(metric, gap[key])
     if low_high:
         text += " ({} to {})".format(*map(signed_points, low_high))
     return [pair, text]
-
-
-def count_text(count: int | str | None) -> str:
-    """A number of patients or codes; small ones come as `< 10`."""
-    if count is None:
-        return "–"
-    return count if isinstance(count, str) else f"{count:,}"

@@ -84,6 +84,13 @@ def with_interval(metric: str, value: float | dict | None, interval: Sequence[fl
     return f"{text} ({low} to {high})"
 
 
+def count_text(count: int | str | dict | None) -> str:
+    """A number of patients or codes, or its mean over seeds; small ones come as `< 10`."""
+    if count is None or isinstance(count, str):
+        return count or "–"
+    return f"{mean_of(count):,.0f}"
+
+
 def plain_name(key: str) -> str:
     """A key of `metrics.json` as words; codes and ranges stay as they are."""
     key = re.sub(r"^ICD(9|10)CM:", "", key)

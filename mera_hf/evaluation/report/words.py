@@ -29,11 +29,6 @@ MEANINGS = {
     "micro_f1": "F1 over all pairs of patient and code: frequent codes weigh most.",
     "macro_f1": "F1 per code, each code counting the same: rare codes weigh as much as frequent ones.",
 }
-# What it would mean if a control did as well as MERA.
-CONTROLS = {
-    "shuffled_history": "The ranking would not use the patient's own history.",
-    "shuffled_profile": "The ranking would not use the patient's own profile.",
-}
 LIMITS = (
     "Not for clinical decisions: a research result on past records, without any clinical validation.",
     "Recorded codes are what was billed or documented, which is not the same as what a patient had.",
@@ -80,7 +75,7 @@ def headline(metrics: dict) -> dict[str, str]:
             f"true) with a weighted F1 of {f1} %."
         )
     figure = f"{100 * mean_of(value):.1f} %"
-    return {"figure": figure, "claim": _tied(claim), "context": _tied(" ".join(context))}
+    return {"figure": figure, "claim": tied(claim), "context": tied(" ".join(context))}
 
 
 def rivals_sentence(metrics: dict) -> str:
@@ -99,27 +94,6 @@ def rivals_sentence(metrics: dict) -> str:
     return "Ahead of MERA: " + "; ".join(f"{title} in {', '.join(columns)}" for title, columns in ahead.items()) + "."
 
 
-def control_sentence(metrics: dict) -> str | None:
-    """What the shuffled-history control says, in plain words; `None` if it was not run."""
-    control = metrics["controls"].get("shuffled_history")
-    if control is None:
-        return None
-    own, shuffled = metrics["rankers"]["mera"]["recall@20"], control["recall@20"]
-    drop = 100 * (mean_of(own) - mean_of(shuffled))
-    text = (
-        f"Shown another patient's history instead of their own, MERA's R@20 goes from "
-        f"{format_figure('recall@20', own)} to {format_figure('recall@20', shuffled)} %"
-    )
-    prevalence = metrics["rankers"].get("prevalence")
-    if prevalence:
-        text += f", where ranking by prevalence alone gives {format_figure('recall@20', prevalence['recall@20'])} %"
-    if drop < 1:
-        return _tied(
-            text + ". The ranking hardly depends on the history: it has not learned what patients' pasts tell."
-        )
-    return _tied(text + ". What it loses, it had from the patient's own history.")
-
-
-def _tied(text: str) -> str:
+def tied(text: str) -> str:
     """No line break within a figure."""
     return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
