@@ -30,10 +30,9 @@ def render_comparison_report(report: Mapping) -> str:
     pictures = {"quality": quality_picture(metrics)} | difference_pictures(metrics)
     if report.get("curves"):
         pictures["recall"] = recall_picture(report["curves"])
-    spreads = any(isinstance(value, dict) for figures in metrics["rankers"].values() for value in figures.values())
     content = {
         "rankers": sections.rankers_section(metrics),
-        "quality": {"seeds": spreads},
+        "quality": sections.quality_section(metrics),
         "comparisons": sections.comparisons_section(metrics),
         "intervals": sections.intervals_section(metrics),
         "run": sections.run_section(metrics),

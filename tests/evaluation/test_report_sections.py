@@ -51,7 +51,7 @@ def percent(*values):
 
 
 def between(value, interval):
-    return "{} ({} to {})".format(*percent(value, *interval))
+    return "{} ({}–{})".format(*percent(value, *interval))
 
 
 def test_pages_load_nothing(any_page):
@@ -105,6 +105,7 @@ def test_more_measures(read, metrics):
 
 def test_intervals(read, metrics):
     rows = dict(read.tables["Figures and 95 % intervals from drawing the patients anew (bootstrap), percent"])
+    rows |= dict(read.tables["Intervals of more measures, percent"])
     for metric, heading in (("recall@20", "R@20"), ("weighted_f1_eov", "w-F1 of set"), ("map", "MAP")):
         assert rows[heading] == between(metrics["rankers"]["mera"][metric], metrics["intervals"]["mera"][metric])
 
@@ -166,7 +167,10 @@ def test_coarse_labels_distance_and_heart_failure(read, metrics):
     coarse = read.tables["Rankings of groups of codes, by the summed probabilities of their codes, percent"]
     place = coarse.index(["CCS group, 241 groups; 8 true codes without a group left out"])
     mera = metrics["coarse"]["ccs"]["rankers"]["mera"]
-    assert coarse[place + 1] == ["MERA", *percent(*(mera[key] for key in ("weighted_f1", "recall@10", "recall@20")))]
+    assert coarse[0] == ["ranker", "R@5", "R@10", "R@20", "w-F1"]
+    assert coarse[place + 1] == ["MERA", *percent(*mera.values())]
+    place = coarse.index(["Chapter, 18 groups"])
+    assert coarse[place + 1][3] == "–"  # no 20 groups to rank
 
     distance = read.tables["Wrong codes by what they share with a true code, percent of them"]
     for title, entry in (

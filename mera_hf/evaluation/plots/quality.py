@@ -17,7 +17,7 @@ PANELS = ("weighted_f1", "weighted_f1_eov", "recall@10", "recall@20", "repeated_
 
 @styled
 def quality_plot(metrics: dict) -> Figure:
-    """One panel a measure, one dot a ranker; a line through the dot is the standard deviation over seeds.
+    """One panel a measure, one dot a ranker, with its interval as a thin line and the deviation over seeds as a thick one.
 
     Args:
         metrics (`dict`):
@@ -36,18 +36,23 @@ def quality_plot(metrics: dict) -> Figure:
         column = columns[i]
         values = {name: figures[column] for name, figures in rankers.items() if column in figures}
         low, high = min(map(mean_of, values.values())), max(map(mean_of, values.values()))
-        margin = 0.12 * (high - low) or 0.01
+        intervals = {name: metrics.get("intervals", {}).get(name, {}).get(column) for name in values}
+        ends = [low, high, *(end for interval in intervals.values() for end in interval or ())]
+        left, right = min(ends), max(ends)
+        margin = 0.12 * (right - left) or 0.01
         for y, name in enumerate(rankers):
             if name not in values:
                 continue
             value, look = values[name], looks[name]
             x, std = mean_of(value), value["std"] if isinstance(value, dict) else 0.0
-            panel.plot([low - margin, x], [y, y], color=FAINT, linewidth=1, linestyle=(0, (1, 2)))
-            panel.plot([x - std, x + std], [y, y], color=look["color"], linewidth=2.2, solid_capstyle="butt")
+            panel.plot([left - margin, x], [y, y], color=FAINT, linewidth=1, linestyle=(0, (1, 2)))
+            panel.plot([x - std, x + std], [y, y], color=look["color"], linewidth=2.6, solid_capstyle="butt")
+            if intervals[name]:
+                panel.plot(intervals[name], [y, y], color=look["color"], linewidth=1.1)
             panel.plot(x, y, marker=look["marker"], color=look["color"], markersize=5.5)
             panel.annotate(
                 format_figure(column, value),
-                xy=(x + std, y),
+                xy=(max(x + std, *(intervals[name] or (x,))), y),
                 xytext=(6, 0),
                 textcoords="offset points",
                 va="center",
@@ -55,7 +60,7 @@ def quality_plot(metrics: dict) -> Figure:
                 color=INK if x == high or look["zorder"] == 3 else MUTED,
                 fontweight="bold" if x == high else "normal",
             )
-        panel.set(xlim=(low - margin, high + (high - low) + margin), ylim=(len(rankers) - 0.4, -0.6), xticks=[])
+        panel.set(xlim=(left - margin, right + (right - left) + margin), ylim=(len(rankers) - 0.4, -0.6), xticks=[])
         panel.set_title(f"{COLUMNS[column]} (%)")
         panel.spines[["left", "bottom"]].set_visible(False)
         panel.set_yticks(range(len(rankers)), [label * (i % 2 == 0) for label in labels])

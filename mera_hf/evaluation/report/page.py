@@ -68,7 +68,7 @@ def render_report(report: Mapping) -> str:
             raise InputError(f"A report needs recall@20 of every ranker, but `rankers.{name}` lacks it.")
     content = {
         "rankers": sections.rankers_section(metrics),
-        "quality": {"seeds": isinstance(metrics["run"]["seed"], list)},
+        "quality": sections.quality_section(metrics),
         "findings": None if metrics.get("findings") is None else {"findings": metrics["findings"]},
         "intervals": sections.intervals_section(metrics),
         "strata": strata.strata_section(metrics),

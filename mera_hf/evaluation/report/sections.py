@@ -18,7 +18,7 @@ from mera_hf.evaluation.report.table import (
     with_interval,
 )
 from mera_hf.evaluation.report.words import MEANINGS, rivals_sentence, tied
-from mera_hf.evaluation.results import COLUMNS, MORE_COLUMNS, format_figure, mean_of, table_rows
+from mera_hf.evaluation.results import COLUMNS, MORE_COLUMNS, SIZE_METRICS, format_figure, mean_of, table_rows
 
 
 COARSE = {
@@ -57,31 +57,39 @@ def rankers_section(metrics: Mapping) -> dict:
     }
 
 
+def quality_section(metrics: Mapping) -> dict:
+    """What the lines through the dots of the plot are."""
+    spreads = (isinstance(value, dict) for figures in metrics["rankers"].values() for value in figures.values())
+    return {"intervals": bool(metrics.get("intervals")), "seeds": any(spreads)}
+
+
 def intervals_section(metrics: Mapping) -> dict | None:
-    """Bootstrap intervals, a row a ranker."""
+    """Bootstrap intervals: a row a measure, a column a ranker; `more` for the measures of the second table."""
     intervals = {name: pairs for name, pairs in metrics.get("intervals", {}).items() if pairs}
-    columns = columns_of(intervals.values(), {**COLUMNS, **MORE_COLUMNS})
-    if not columns:
-        return None
-    rows = [
-        Row(
-            heading_of(column),
-            [
-                with_interval(column, metrics["rankers"][name].get(column), pairs.get(column))
-                for name, pairs in intervals.items()
-            ],
-        )
-        for column in columns
-    ]
-    caption = "Figures and 95 % intervals from drawing the patients anew (bootstrap), percent"
-    return {"table": Table(caption, ["measure", *map(title_of, intervals)], rows)}
+
+    def table(wanted: Mapping[str, str], caption: str) -> Table | None:
+        columns = [column for column in columns_of(intervals.values(), wanted) if column not in SIZE_METRICS]
+        rows = [
+            Row(
+                heading_of(column),
+                [
+                    with_interval(column, metrics["rankers"][name].get(column), pairs.get(column))
+                    for name, pairs in intervals.items()
+                ],
+            )
+            for column in columns
+        ]
+        return Table(caption, ["measure", *map(title_of, intervals)], rows) if rows else None
+
+    main = table(COLUMNS, "Figures and 95 % intervals from drawing the patients anew (bootstrap), percent")
+    return {"table": main, "more": table(MORE_COLUMNS, "Intervals of more measures, percent")} if main else None
 
 
 def coarse_section(metrics: Mapping) -> dict | None:
     """Rankings of groups of codes instead of codes."""
     coarse = {name: entry for name, entry in metrics.get("coarse", {}).items() if entry.get("rankers")}
-    wanted = {**COLUMNS, **MORE_COLUMNS}
-    columns = columns_of((figures for entry in coarse.values() for figures in entry["rankers"].values()), wanted)
+    rankers = [figures for entry in coarse.values() for figures in entry["rankers"].values()]
+    columns = list(dict.fromkeys(metric for figures in rankers for metric in figures))
     if not columns:
         return None
     rows = []

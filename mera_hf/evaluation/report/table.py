@@ -59,11 +59,11 @@ def columns_of(rankers: Iterable[Mapping], wanted: Iterable[str]) -> list[str]:
 
 def ranker_rows(rankers: Mapping[str, Mapping], columns: Sequence[str]) -> list[Row]:
     """A row a ranker; the highest figure of a column is its best, where more is better."""
-    best = {
-        column: max(mean_of(figures[column]) for figures in rankers.values() if column in figures)
-        for column in columns
-        if column not in (*SIZE_METRICS, "empty_set_share") and len(rankers) > 1
-    }
+    best = {}
+    for column in columns:
+        values = [mean_of(figures[column]) for figures in rankers.values() if column in figures]
+        if len(values) > 1 and column not in SIZE_METRICS:
+            best[column] = max(values)
     return [
         Row(
             title_of(name),
@@ -76,12 +76,12 @@ def ranker_rows(rankers: Mapping[str, Mapping], columns: Sequence[str]) -> list[
 
 
 def with_interval(metric: str, value: float | dict | None, interval: Sequence[float] | None) -> str:
-    """A figure and its interval, as `65.0 (64.0 to 66.0)`."""
+    """A figure and its interval, as `65.0 (64.0–66.0)`."""
     text = format_figure(metric, value)
     if not interval:
         return text
     low, high = (format_figure(metric, end) for end in interval)
-    return f"{text} ({low} to {high})"
+    return f"{text} ({low}–{high})"
 
 
 def count_text(count: int | str | dict | None) -> str:
