@@ -81,15 +81,31 @@ def full_metrics(seed: int = 0) -> dict:
         half |= {"difference": size - 0.03, "interval": [size - 0.09, size + 0.02]}
         return whole | {"gap": size, "interval": [size * 0.3, size * 1.9], "held_out": half}
 
-    def bins():
-        centres = np.linspace(0.05, 0.95, 10)
-        return [
-            {"predicted": float(x), "observed": near(0.9 * x + 0.03), "count": int(rng.integers(5, 4000))}
-            for x in centres
-        ]
-
     def reliability():
-        return {"ece": near(0.02, 0.01), "brier": near(0.08), "bins": bins()}
+        bins = [
+            {"predicted": float(x), "observed": near(0.9 * x + 0.03), "count": int(rng.integers(5, 4000))}
+            for x in np.linspace(0.02, 0.8, 10) ** 2
+        ]
+        return {"ece": near(0.02, 0.01), "brier": near(0.08), "bins": bins}
+
+    def of_sets(bias):
+        groups = [
+            {"patients": 336, "probability": x / 5, "expected": float(x), "actual": float(bias * x)}
+            for x in np.linspace(0.3, 2.4, 8)
+        ]
+        return reliability() | {"expected": 1.21, "actual": 1.13, "groups": groups}
+
+    def coverage(nominal):
+        figures = {"threshold": near(0.002, 0.001), "nominal": nominal, "reached": near(nominal, 0.01)}
+        figures |= {"interval": around(nominal), "standard_error": near(0.007, 0.002)}
+        return figures | {
+            "mean_size": 300 * nominal**4,
+            "sizes": [200 * nominal**4, 290 * nominal**4, 420 * nominal**4],
+        }
+
+    def correlation():
+        rho = float(rng.uniform(-0.3, 0.3))
+        return {"rho": rho, "interval": [rho - 0.04, rho + 0.04]}
 
     def wrong():
         shares = dict(zip(SHARES, map(float, rng.dirichlet([2, 1, 2, 5])), strict=True))
@@ -134,11 +150,35 @@ def full_metrics(seed: int = 0) -> dict:
             "intervals": {"mera": {"auc": [0.79, 0.83], "f1": [0.52, 0.58]}},
         },
         "calibration": {
-            "codes": reliability(),
-            "before": reliability(),
-            "set": reliability(),
-            "conformal": {},
-            "severity": {},
+            "fitted_on": "validation",
+            "patients": 3356,
+            **{name: reliability() | {"first": reliability()} for name in ("codes", "before", "softmax")},
+            "improvement": {name: {"ece": 0.004, "interval": [0.002, 0.006]} for name in ("all", "first")},
+            "set": of_sets(0.95),
+            "set_before": of_sets(1.3),
+            "conformal": {
+                "source": "evaluation",
+                "patients_fitted": 1639,
+                **{kind: {f"{x}": coverage(x) for x in (0.8, 0.9, 0.95)} for kind in ("codes", "visits")},
+            },
+            "severity": {
+                "correlations": {
+                    name: {other: correlation() for other in ("true_size", "comorbidities", "charlson")}
+                    for name in ("eov_probability", "set_size", "expected_codes")
+                },
+                "groups": [
+                    {
+                        "comorbidities": label,
+                        "patients": 700 - 90 * i,
+                        **{
+                            name: 2.8 + x * i
+                            for name, x in (("set_size", 0.1), ("expected_codes", 0.06), ("true_size", 0.02))
+                        },
+                        "eov_probability": 0.2 + 0.02 * i,
+                    }
+                    for i, label in enumerate(("0", "1", "2", "3", "4", "5+"))
+                ],
+            },
         },
         "findings": [
             {

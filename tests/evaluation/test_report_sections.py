@@ -187,6 +187,23 @@ def test_coarse_labels_distance_and_heart_failure(read, metrics):
     assert "641 of 3,356 patients" in read.text
 
 
+def test_calibration_coverage_and_severity(read, metrics):
+    section = metrics["calibration"]
+    first = read.tables["Calibration errors, percent"][1]
+    parts = (section["codes"]["first"], section["codes"])
+    assert first[1:] == [f"{100 * part[key]:.2f}" for part in parts for key in ("ece", "brier")]
+    coverage = read.tables["Conformal sets, percent"][2]
+    assert coverage[1] == "90" and coverage[2].startswith(percent(section["conformal"]["codes"]["0.9"]["reached"])[0])
+    severity = read.tables["Rank correlations (Spearman) of what the model says, with 95 % intervals"]
+    rho = section["severity"]["correlations"]["set_size"]["charlson"]["rho"]
+    (charlson,) = [row for row in severity if row[0] == "Charlson score"]
+    assert charlson[2].startswith(f"{rho:.2f} (")
+    assert (
+        sum(text.startswith(("Reliability", "Expected against", "Line plot of codes")) for text in read.alternatives)
+        == 3
+    )
+
+
 def test_comparisons(read, metrics):
     rows = read.tables["Paired differences on the same patients, points of percent"]
     first = metrics["comparisons"][0]

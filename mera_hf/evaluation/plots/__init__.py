@@ -4,6 +4,7 @@ All are narrow (five inches), so that a phone shows them at full size. Colours a
 and never carry a meaning alone.
 """
 
+from mera_hf.evaluation.plots.calibration import calibration_plots
 from mera_hf.evaluation.plots.differences import difference_plot
 from mera_hf.evaluation.plots.distance import distance_plot
 from mera_hf.evaluation.plots.patient import patient_plot
@@ -15,6 +16,7 @@ from mera_hf.evaluation.plots.style import installed, require_package, save, tit
 
 
 __all__ = [
+    "calibration_plots",
     "difference_plot",
     "distance_plot",
     "installed",

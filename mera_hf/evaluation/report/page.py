@@ -9,6 +9,7 @@ from pathlib import Path
 from mera_hf.errors import InputError
 from mera_hf.evaluation.plots import require_package
 from mera_hf.evaluation.report import sections, strata
+from mera_hf.evaluation.report.calibration import calibration_sections
 from mera_hf.evaluation.report.pictures import Picture, draw_pictures
 from mera_hf.evaluation.report.svg import inline_svg
 from mera_hf.evaluation.report.words import LIMITS, headline
@@ -29,6 +30,8 @@ CONTENTS = {
     "distance": "Wrong codes",
     "heart_failure": "Heart failure",
     "calibration": "Calibration",
+    "coverage": "Known coverage",
+    "severity": "Severity",
     "controls": "Controls",
     "comparisons": "Paired comparisons",
     "set_sizes": "Size of the sets",
@@ -76,13 +79,13 @@ def render_report(report: Mapping) -> str:
         "coarse": sections.coarse_section(metrics),
         "distance": sections.distance_section(metrics),
         "heart_failure": sections.heart_failure_section(metrics),
-        "calibration": metrics.get("calibration"),
         "controls": sections.controls_section(metrics),
         "comparisons": sections.comparisons_section(metrics),
         "set_sizes": sections.set_sizes_section(report.get("sets")),
         "patient": report.get("example"),
         "run": sections.run_section(metrics),
         "limits": LIMITS,
+        **calibration_sections(metrics),
     }
     return render_page("report.html.jinja", metrics, content, draw_pictures(report), headline=headline(metrics))
 

@@ -12,6 +12,7 @@ from mera_hf.evaluation.plots.differences import signed_points
 from mera_hf.evaluation.report.sections import set_sizes_section
 from mera_hf.evaluation.report.strata import STRATIFICATIONS, has_figures, main_metric, shown_rankers
 from mera_hf.evaluation.report.table import heading_of, plain_name
+from mera_hf.evaluation.report_calibration import calibration_words
 from mera_hf.evaluation.results import format_figure, mean_of
 
 
@@ -54,6 +55,10 @@ def draw_pictures(report: Mapping) -> dict[str, Picture]:
     distance = {name: shares for name, shares in metrics.get("distance", {}).items() if "same_category" in shares}
     if distance:
         pictures["distance"] = _distance_picture(distance)
+    if "calibration" in metrics:
+        told = calibration_words(metrics)["alternatives"]
+        figures = plots.calibration_plots(metrics["calibration"])
+        pictures |= {name: Picture(figure, told[name]) for name, figure in figures.items()}
     return pictures | difference_pictures(metrics)
 
 
