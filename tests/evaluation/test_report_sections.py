@@ -104,10 +104,18 @@ def test_more_measures(read, metrics):
 
 
 def test_intervals(read, metrics):
-    rows = dict(read.tables["Figures and 95 % intervals from drawing the patients anew (bootstrap), percent"])
-    rows |= dict(read.tables["Intervals of more measures, percent"])
-    for metric, heading in (("recall@20", "R@20"), ("weighted_f1_eov", "w-F1 of set"), ("map", "MAP")):
-        assert rows[heading] == between(metrics["rankers"]["mera"][metric], metrics["intervals"]["mera"][metric])
+    figures, pairs = metrics["rankers"]["mera"], metrics["intervals"]["mera"]
+    for caption, metric, heading in (
+        ("Figures and 95 % intervals from drawing the patients anew (bootstrap), percent", "recall@20", "R@20"),
+        (
+            "Figures and 95 % intervals from drawing the patients anew (bootstrap), percent",
+            "weighted_f1_eov",
+            "w-F1 of set",
+        ),
+        ("Intervals of more measures, percent", "map", "MAP"),
+    ):
+        headings, row = read.tables[caption]
+        assert dict(zip(headings, row, strict=True))[heading] == between(figures[metric], pairs[metric])
 
 
 def test_strata_show_all_rankers_and_what_was_too_small(read, metrics):

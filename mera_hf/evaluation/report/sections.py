@@ -64,22 +64,20 @@ def quality_section(metrics: Mapping) -> dict:
 
 
 def intervals_section(metrics: Mapping) -> dict | None:
-    """Bootstrap intervals: a row a measure, a column a ranker; `more` for the measures of the second table."""
+    """Bootstrap intervals: a row a ranker, a column a measure; `more` for the measures of the second table."""
     intervals = {name: pairs for name, pairs in metrics.get("intervals", {}).items() if pairs}
 
     def table(wanted: Mapping[str, str], caption: str) -> Table | None:
         columns = [column for column in columns_of(intervals.values(), wanted) if column not in SIZE_METRICS]
         rows = [
             Row(
-                heading_of(column),
-                [
-                    with_interval(column, metrics["rankers"][name].get(column), pairs.get(column))
-                    for name, pairs in intervals.items()
-                ],
+                title_of(name),
+                [with_interval(c, metrics["rankers"][name].get(c), pairs.get(c)) for c in columns],
+                kind="mera" * (name == "mera"),
             )
-            for column in columns
+            for name, pairs in intervals.items()
         ]
-        return Table(caption, ["measure", *map(title_of, intervals)], rows) if rows else None
+        return Table(caption, ["ranker", *map(heading_of, columns)], rows) if columns else None
 
     main = table(COLUMNS, "Figures and 95 % intervals from drawing the patients anew (bootstrap), percent")
     return {"table": main, "more": table(MORE_COLUMNS, "Intervals of more measures, percent")} if main else None
