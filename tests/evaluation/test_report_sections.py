@@ -14,7 +14,7 @@ from mera_hf.evaluation.comparison_report import comparison_sentence, render_com
 from mera_hf.evaluation.plots.style import COLORS, looks_of
 from mera_hf.evaluation.report import render_report
 from mera_hf.evaluation.report.page import CONTENTS, TEMPLATES
-from mera_hf.evaluation.results import format_figure
+from mera_hf.evaluation.results import format_figure, spread
 
 
 pytest.importorskip("matplotlib")
@@ -351,3 +351,24 @@ def test_a_comparison_needs_neither_curves_nor_differences(tmp_path):
     write_comparison_report(report, tmp_path / "comparison.html")
     page = Page((tmp_path / "comparison.html").read_text(encoding="utf-8"))
     assert len(page.alternatives) == 1 and "comparisons" not in page.ids
+
+
+def of_two_seeds(value):
+    """A breakdown as `merge_metrics` leaves it: spreads instead of fractions, no intervals, no groups that seeds differ in."""
+    if isinstance(value, dict):
+        dropped = ("interval", "intervals", "best", "worst")
+        return {key: of_two_seeds(each) for key, each in value.items() if key not in dropped}
+    return spread([value, value * 0.99]) if isinstance(value, float) else value
+
+
+def test_breakdowns_of_several_seeds_are_shown_as_spreads(metrics):
+    sections = ("rankers", "strata", "fairness", "coarse", "distance", "heart_failure")
+    merged = {section: of_two_seeds(small(metrics)[section]) for section in sections}
+    needed = {key: metrics[key] for key in ("dataset", "protocol", "run")} | {"controls": {}}
+    page = Page(render_report({"metrics": needed | merged}))
+    value = merged["coarse"]["ccs"]["rankers"]["mera"]["weighted_f1"]
+    table = page.tables["Rankings of groups of codes, by the summed probabilities of their codes, percent"]
+    assert format_figure("weighted_f1", value) in [row[-1] for row in table] and "±" in format_figure(
+        "weighted_f1", value
+    )
+    assert [name for name in sections[1:] if name in page.ids] == list(sections[1:])
