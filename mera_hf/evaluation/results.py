@@ -57,11 +57,9 @@ COLUMNS = {
 }
 # Those of a second table, for readers of other papers
 MORE_COLUMNS = {
-    "ndcg@10": "nDCG@10",
     "ndcg@20": "nDCG@20",
     "map": "MAP",
     "precision@10": "P@10",
-    "accuracy@20": "acc@20",
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
     "macro_f1_eov": "macro F1 of set",
@@ -367,7 +365,9 @@ def _check_comparisons(comparisons: object, rankers: dict, source: str) -> None:
         for p in (row["p"], row["p_holm"]):
             _check_number(f"{place}, its p-value", "p", p)
         low, high = row["interval"]
-        _require(low <= high, f"{place} has the ends of its interval swapped: {row['interval']!r}.")
+        for value in (row["difference"], low, high):
+            _check_number(f"{place}, its difference", row["metric"], abs(value))
+        _require(low <= high, f"{place} has its ends swapped: {row['interval']!r}.")
 
 
 def _check_number(place: str, metric: str, value: object) -> None:
