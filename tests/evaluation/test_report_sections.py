@@ -96,10 +96,10 @@ def test_the_download_is_the_metrics_and_nothing_more(read, metrics):
 
 def test_more_measures(read, metrics):
     rows = read.tables["More measures of the same rankings, percent"]
-    wanted = ("ndcg@10", "map", "precision@10", "macro_f1", "micro_f1_eov")
+    wanted = ("ndcg@20", "map", "precision@10", "macro_f1", "micro_f1_eov")
     for row, name in zip(rows[1:], metrics["rankers"], strict=True):
         shown = dict(zip(rows[0], row, strict=True))
-        headings = ("nDCG@10", "MAP", "P@10", "macro F1", "micro F1 of set")
+        headings = ("nDCG@20", "MAP", "P@10", "macro F1", "micro F1 of set")
         assert [shown[heading] for heading in headings] == percent(*(metrics["rankers"][name][m] for m in wanted))
 
 

@@ -19,13 +19,10 @@ MEANINGS = {
     "new_recall@20": "The part of R@20 that is new to the patient. The two parts add up to R@20.",
     "mean_set_size": "Codes in the chosen set, per patient.",
     "precision@10": "Of the first 10 codes of the ranking, the share that is true, averaged over patients.",
-    "ndcg@10": "Normalized discounted cumulative gain: true codes count more the earlier they stand among the first "
-    "10; 100 if all true codes come first.",
-    "ndcg@20": "The same among the first 20.",
+    "ndcg@20": "Normalized discounted cumulative gain: true codes count more the earlier they stand among the first "
+    "20; 100 if all true codes come first.",
     "map": "Mean average precision: precision at the rank of each true code, averaged over a patient's true codes, "
     "then over patients.",
-    "accuracy@20": "True codes among the first 20, divided by 20 or by the number of true codes, whichever is smaller. Some "
-    "papers call this recall.",
     "micro_f1": "F1 over all pairs of patient and code: frequent codes weigh most.",
     "macro_f1": "F1 per code, each code counting the same: rare codes weigh as much as frequent ones.",
 }
