@@ -50,9 +50,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the table; return the exit status 0."""
+    from ..evaluation.calibration_words import calibration_text
     from ..evaluation.checkpoint import evaluate_checkpoint
     from ..evaluation.findings import findings_text
-    from ..evaluation.report_calibration import calibration_text
     from ..evaluation.results import table_text
 
     if args.batch_size < 1:

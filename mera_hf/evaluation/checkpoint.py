@@ -22,7 +22,7 @@ from mera_hf.evaluation.metrics import KS, evaluate_ranking, recall_curve
 from mera_hf.evaluation.model_ranking import rank_samples
 from mera_hf.evaluation.rankings import write_rankings
 from mera_hf.evaluation.reference import REFERENCES, fit_references
-from mera_hf.evaluation.report import example_patient, write_report
+from mera_hf.evaluation.report import example_patient, write_plots, write_report
 from mera_hf.evaluation.results import build_metrics, table_markdown, write_metrics, write_text
 
 
@@ -64,7 +64,7 @@ class Evaluation:
         if not plots.installed() or "recall@20" not in self.metrics["rankers"]["mera"]:
             return written
         write_report(self.report, folder / "report.html")
-        plots.write_plots(self.report, folder / "plots", formats=("png",))
+        write_plots(self.report, folder / "plots", formats=("png",))
         return [*written, "report.html", "plots/"]
 
 

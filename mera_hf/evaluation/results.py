@@ -136,7 +136,9 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
         for key in keys:
             _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    others = metrics.keys() - SECTIONS.keys() - {"intervals", "drops", "findings", "comparisons", "calibration"}
+    optional = {"intervals", "drops", "findings", "comparisons", "calibration"}
+    optional |= {"strata", "fairness", "coarse", "distance", "heart_failure"}
+    others = metrics.keys() - SECTIONS.keys() - optional
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
     for section in ("rankers", "controls"):
@@ -171,7 +173,12 @@ def write_metrics(metrics: dict, path: str | Path) -> None:
         [`~mera_hf.errors.InputError`]: as [`validate_metrics`].
     """
     validate_metrics(metrics, str(path))
-    write_text(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+    write_text(metrics_text(metrics), path)
+
+
+def metrics_text(metrics: dict) -> str:
+    """The text of a `metrics.json`."""
+    return json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_metrics(path: str | Path) -> dict:

@@ -12,9 +12,9 @@ from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.calibration import calibrate, measure
 from mera_hf.evaluation.calibration_section import calibration_section
+from mera_hf.evaluation.calibration_words import calibration_text, calibration_words
 from mera_hf.evaluation.conformal import fit_conformal
 from mera_hf.evaluation.model_ranking import rank_samples
-from mera_hf.evaluation.report_calibration import calibration_text, calibration_words
 from mera_hf.evaluation.results import build_metrics, read_metrics, validate_metrics, write_metrics
 
 

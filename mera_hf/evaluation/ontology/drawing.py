@@ -12,10 +12,7 @@ from mera_hf.evaluation.ontology.words import (
     shared_title,
     worst_groups,
 )
-from mera_hf.evaluation.plots import ACCENT, FAINT, INK, MUTED, WARM
-from mera_hf.evaluation.plots import _figure as new_figure
-from mera_hf.evaluation.plots import _shortened as shortened
-from mera_hf.evaluation.plots import _styled as styled
+from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, WARM, new_figure, shortened, styled
 
 
 if TYPE_CHECKING:

@@ -1,0 +1,69 @@
+"""Differences with their intervals, against zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, new_figure, shortened, styled
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@styled
+def difference_plot(rows: Sequence[tuple[str, float, Sequence[float] | None]], heading: str) -> Figure:
+    """A forest plot: a row a difference, with its interval; hollow and grey where the interval holds zero.
+
+    Args:
+        rows (`Sequence[tuple[str, float, Sequence[float] | None]]`):
+            Label, difference and `[low, high]`, in fractions.
+        heading (`str`):
+            What is shown, in points of percent.
+    """
+    height = 0.34 * len(rows) + 0.7
+    figure, axes = new_figure(height)
+    ends = [0.0]
+    for y, (_, difference, interval) in enumerate(rows):
+        low, high = (100 * end for end in interval or (difference, difference))
+        ends += [low, high]
+        clear = low > 0 or high < 0
+        color = ACCENT if clear else MUTED
+        axes.plot([low, high], [y, y], color=color, linewidth=2 if clear else 1.4, solid_capstyle="butt")
+        axes.plot(
+            100 * difference,
+            y,
+            marker="o",
+            markersize=6,
+            markeredgecolor=color,
+            markerfacecolor=color if clear else "white",
+            markeredgewidth=1.4,
+        )
+        axes.annotate(
+            signed_points(difference),
+            xy=(1.02, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=INK if clear else MUTED,
+            fontweight="bold" if clear else "normal",
+            annotation_clip=False,
+        )
+    margin = 0.06 * (max(ends) - min(ends)) or 1.0
+    axes.set(xlim=(min(ends) - margin, max(ends) + margin), ylim=(len(rows) - 0.5, -0.5))
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(range(len(rows)), [shortened(label, 24) for label, _, _ in rows])
+    for label in axes.get_yticklabels():
+        label.set_color(INK)
+    axes.set_title(heading, color=MUTED)
+    axes.grid(axis="x", color=FAINT, linewidth=0.5)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    left = min(0.42, 0.05 + 0.0165 * max(len(label) for label, _, _ in rows))
+    figure.subplots_adjust(left=left, right=0.88, top=1 - 0.3 / height, bottom=0.32 / height)
+    return figure
+
+
+def signed_points(difference: float) -> str:
+    """A difference of two fractions in points of percent, with its sign."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\u2212")
