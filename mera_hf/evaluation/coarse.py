@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from mera_hf.evaluation.metrics import order_from_scores
 from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
-from mera_hf.evaluation.strata import Tally, by_patient
+from mera_hf.evaluation.strata import Strata, by_patient
 from mera_hf.icd import ccs, ccsr, code_tree
 
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 KS = (5, 10, 20)
+METRICS = (*(f"recall@{k}" for k in KS), "weighted_f1")
 
 
 def groupings(codes: Sequence[str]) -> dict[str, list[str | None]]:
@@ -58,66 +59,76 @@ def measure_coarse(patients: RankedPatients) -> dict:
     import numpy as np
     from tqdm import tqdm
 
-    numbers, scores = {}, {}
-    for grouping, of_code in groupings(patients.codes).items():
+    section = {}
+    for grouping, of_code in tqdm(groupings(patients.codes).items(), desc="coarser labels", leave=False):
         names = list(dict.fromkeys(group for group in of_code if group is not None))
         place = {name: i for i, name in enumerate(names)} | {None: -1}
-        numbers[grouping] = np.array([place[group] for group in of_code])  # (codes,)
-    for name in tqdm(patients.rankings, desc="coarser labels", unit="ranker", leave=False):
-        for grouping, values in _group_scores(patients, name, numbers).items():
-            scores.setdefault(grouping, {})[name] = values
-    section = {}
-    for grouping, number in numbers.items():
+        number = np.array([place[group] for group in of_code])  # (codes,) its group
         true_groups = [[group for group in set(number[s.target].tolist()) if group >= 0] for s in patients.samples]
         kept = np.flatnonzero([bool(groups) for groups in true_groups])
         if not len(kept):
             continue
-        n_groups = int(number.max()) + 1
-        width = min(n_groups, max(*KS, *(len(true_groups[row]) for row in kept)))
+        width = min(len(names), max(*KS, *(len(true_groups[row]) for row in kept)))
         coarser = RankedPatients(
             [replace(patients.samples[row], history=[], target=true_groups[row]) for row in kept],
-            range(n_groups),
-            {name: Ranking(order_from_scores(each[kept], width)) for name, each in scores[grouping].items()},
+            names,
+            {
+                name: Ranking(_rank_groups(patients, ranking, number, len(names), width)[kept])
+                for name, ranking in patients.rankings.items()
+            },
         )
-        everyone = [by_patient("all", ["all"], np.zeros(len(kept), dtype=int))]
+        everyone = Strata(coarser, [by_patient("all", ["all"], np.zeros(len(kept), dtype=int))], KS)
         section[grouping] = {
-            "groups": n_groups,
+            "groups": len(names),
             "patients": len(kept),
             "codes_without": int((number < 0).sum()),
             "true_codes_without": int((number[patients.true.code] < 0).sum()),
             "rankers": {
-                name: {metric: float(x[0]) for metric, x in Tally(coarser, name, everyone, KS).figures().items()}
+                name: {metric: float(x[0]) for metric, x in everyone.figures(name).items() if metric in METRICS}
                 for name in coarser.rankings
             },
         }
     return section
 
 
-def _group_scores(patients: RankedPatients, name: str, numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The scores by which one ranker ranks the groups of each grouping: grouping to (patients, groups) float32."""
+def _rank_groups(
+    patients: RankedPatients, ranking: Ranking, number: np.ndarray, n_groups: int, width: int
+) -> np.ndarray:
+    """The first `width` groups of each patient: (patients, width) int32."""
     import numpy as np
-    from scipy.sparse import csr_array
 
-    n_codes, probabilities = len(patients.codes), patients.rankings[name].probabilities
-    scores = {
-        grouping: np.empty((len(patients), number.max() + 1), dtype=np.float32) for grouping, number in numbers.items()
-    }
-    members = {grouping: np.flatnonzero(number >= 0) for grouping, number in numbers.items()}
-    sums, runs = {}, {}
-    for grouping, number in numbers.items():
-        grouped = members[grouping]
-        shape = (number.max() + 1, n_codes)
-        sums[grouping] = csr_array((np.ones(len(grouped), "f4"), (number[grouped], grouped)), shape=shape)
-        columns = grouped[np.argsort(number[grouped], kind="stable")]  # codes of one group side by side
-        runs[grouping] = columns, np.searchsorted(number[columns], np.arange(shape[0]))
-    for rows, places in patients.places(name):
-        if probabilities is not None:
-            # One column more for codes that are not ranked: their probability is not known and counts as none
-            padded = np.pad(probabilities[rows], ((0, 0), (0, 1)))
-            chances = np.take_along_axis(padded, places, axis=1).T  # (codes, rows)
-        for grouping, (columns, starts) in runs.items():
-            if probabilities is None:
-                scores[grouping][rows] = -np.minimum.reduceat(places[:, columns], starts, axis=1)
-            else:
-                scores[grouping][rows] = (sums[grouping] @ chances).T
-    return scores
+    order = np.empty((len(patients), width), dtype=np.int32)
+    for rows in patients.blocks():
+        if ranking.probabilities is None:
+            scores = _first_places(number, n_groups, ranking, rows, width)
+        else:
+            scores = _sums(number, n_groups, ranking, rows)
+        order[rows] = order_from_scores(scores, width)
+    return order
+
+
+def _sums(number: np.ndarray, n_groups: int, ranking: Ranking, rows: slice) -> np.ndarray:
+    """Summed probabilities of the codes of each group: (rows, groups)."""
+    import numpy as np
+
+    group = number[ranking.order[rows]]  # (rows, K), -1 without a group, which falls into the column in front
+    cell = group + (np.arange(len(group)) * (n_groups + 1) + 1)[:, None]
+    sums = np.bincount(cell.ravel(), ranking.probabilities[rows].ravel(), minlength=len(group) * (n_groups + 1))
+    return sums.reshape(len(group), -1)[:, 1:]
+
+
+def _first_places(number: np.ndarray, n_groups: int, ranking: Ranking, rows: slice, width: int) -> np.ndarray:
+    """The place of each group's first code, negative so that the first is the best: (rows, groups). Exact for the first
+    `width` groups of each patient; later ones may be tied."""
+    import numpy as np
+
+    order, length = ranking.order[rows], 4 * width
+    while True:
+        group = number[order[:, :length]]  # (rows, length), -1 without a group, which falls into the column in front
+        places = np.full((len(order), n_groups + 1), order.shape[1])
+        cell = group + (np.arange(len(order)) * (n_groups + 1) + 1)[:, None]
+        np.minimum.at(places.ravel(), cell.ravel(), np.tile(np.arange(group.shape[1]), len(order)))
+        found = (places[:, 1:] < order.shape[1]).sum(axis=1)
+        if found.min() >= width or length >= order.shape[1]:
+            return -places[:, 1:]
+        length *= 4

@@ -19,8 +19,8 @@ from mera_hf.evaluation.ranked_patients import RankedPatients
 from mera_hf.evaluation.strata import (
     RESAMPLES,
     UNKNOWN,
+    Strata,
     Stratification,
-    Tally,
     draw_patients,
     interval,
     profile_stratifications,
@@ -56,8 +56,8 @@ def fairness_gaps(patients: RankedPatients, resamples: int = RESAMPLES, seed: in
 def _gaps(patients: RankedPatients, profile: Stratification, resamples: int, seed: int) -> dict:
     import numpy as np
 
-    tally = Tally(patients, "mera", [profile], ks=(20,))
-    counts = (tally.sizes > 0).sum(axis=1)  # (groups,) patients
+    strata = Strata(patients, [profile], ks=(20,))
+    counts = (strata.sizes > 0).sum(axis=1)  # (groups,) patients
     groups = [i for i, name in enumerate(profile.strata) if counts[i] >= FEWEST_PATIENTS and name != UNKNOWN]
     if len(groups) < 2:
         return {}
@@ -66,10 +66,11 @@ def _gaps(patients: RankedPatients, profile: Stratification, resamples: int, see
     half[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
     again = np.zeros((n, resamples), dtype="f4")
     again[~half] = draw_patients(n - n // 2, resamples, seed)
-    whole = tally.resampled(np.ones((n, 1)))
-    first = tally.resampled(half[:, None])
-    second = tally.resampled(~half[:, None])
-    draws, second_draws = tally.resampled(draw_patients(n, resamples, seed)), tally.resampled(again)
+    # All patients, either half, and then the draws
+    fixed = strata.resampled("mera", np.stack([np.ones(n), half, ~half], axis=1))
+    whole, first, second = ({metric: x[:, i] for metric, x in fixed.items()} for i in range(3))
+    draws = strata.resampled("mera", draw_patients(n, resamples, seed))
+    second_draws = strata.resampled("mera", again)
 
     def extremes(values: np.ndarray) -> tuple[int, int]:
         return max(groups, key=lambda group: values[group]), min(groups, key=lambda group: values[group])
@@ -78,17 +79,17 @@ def _gaps(patients: RankedPatients, profile: Stratification, resamples: int, see
     for metric in METRICS:
         if metric not in whole:
             continue
-        best, worst = extremes(whole[metric][:, 0])
-        named_best, named_worst = extremes(first[metric][:, 0])
+        best, worst = extremes(whole[metric])
+        named_best, named_worst = extremes(first[metric])
         gaps[metric] = {
             "best": profile.strata[best],
             "worst": profile.strata[worst],
-            "gap": float(whole[metric][best, 0] - whole[metric][worst, 0]),
+            "gap": float(whole[metric][best] - whole[metric][worst]),
             "interval": interval(draws[metric][best] - draws[metric][worst]),
             "held_out": {
                 "best": profile.strata[named_best],
                 "worst": profile.strata[named_worst],
-                "difference": float(second[metric][named_best, 0] - second[metric][named_worst, 0]),
+                "difference": float(second[metric][named_best] - second[metric][named_worst]),
                 "interval": interval(second_draws[metric][named_best] - second_draws[metric][named_worst]),
             },
         }

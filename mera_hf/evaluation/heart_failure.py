@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mera_hf.evaluation.ranked_patients import RankedPatients
-from mera_hf.evaluation.strata import FEWEST_PATIENTS, RESAMPLES, TOO_SMALL, draw_patients, interval
+from mera_hf.evaluation.strata import BLOCK_RESAMPLES, FEWEST_PATIENTS, RESAMPLES, TOO_SMALL, draw_patients, interval
 
 
 if TYPE_CHECKING:
@@ -74,17 +74,22 @@ def _scores(order: np.ndarray, probabilities: np.ndarray | None, is_code: np.nda
 
 
 def _resampled_auc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The AUC of patients drawn anew, (draws,): the share of pairs of one with and one without that are told apart, ties as
-    halves. scikit-learn's takes one weighting at a time, and a minute for a thousand."""
+    """The AUC of patients drawn anew, (draws,): the share of pairs of a patient with and one without that are told apart,
+    ties as halves. scikit-learn's own takes one weighting at a time."""
     import numpy as np
 
     order = np.argsort(scores, kind="stable")
-    starts = np.unique(scores[order], return_index=True)[1]  # of equal scores
-    with_it = np.add.reduceat(np.where(truth, weights.T, 0)[:, order], starts, axis=1, dtype=float)  # (draws, scores)
-    without = np.add.reduceat(np.where(truth, 0, weights.T)[:, order], starts, axis=1, dtype=float)
-    below = without.cumsum(axis=1) - without / 2
-    with np.errstate(invalid="ignore"):
-        return (with_it * below).sum(axis=1) / (with_it.sum(axis=1) * without.sum(axis=1))
+    truth, scores = truth[order], scores[order]
+    below, upto = (np.searchsorted(scores, scores[truth], side=side) for side in ("left", "right"))
+    areas = []
+    for start in range(0, weights.shape[1], BLOCK_RESAMPLES):
+        block = weights[order, start : start + BLOCK_RESAMPLES].astype(float)  # (patients, block) by score
+        without = np.cumsum(np.where(truth[:, None], 0, block), axis=0)
+        without = np.concatenate([np.zeros_like(without[:1]), without])  # of the patients before each
+        told_apart = (block[truth] * (without[below] + without[upto]) / 2).sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            areas.append(told_apart / (block[truth].sum(axis=0) * without[-1]))
+    return np.concatenate(areas)
 
 
 def _resampled_f1(truth: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:

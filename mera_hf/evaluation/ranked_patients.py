@@ -63,6 +63,11 @@ class RankedPatients:
         return self.pairs([sample.target for sample in self.samples])
 
     @cached_property
+    def history(self) -> Pairs:
+        """The codes of each patient's earlier visits."""
+        return self.pairs([[code for visit in sample.history for code in visit] for sample in self.samples])
+
+    @cached_property
     def true_sizes(self) -> np.ndarray:
         """Number of true codes of each patient: (patients,)."""
         import numpy as np
@@ -77,6 +82,11 @@ class RankedPatients:
         code = np.fromiter(chain.from_iterable(code_lists), np.int64, len(patient))
         return Pairs(*np.divmod(np.unique(patient * len(self.codes) + code), len(self.codes)))
 
+    def blocks(self) -> Iterator[slice]:
+        """Rows of some patients at a time: one entry for each of their codes fits into a few MB."""
+        for start in range(0, len(self), BLOCK_PATIENTS):
+            yield slice(start, min(start + BLOCK_PATIENTS, len(self)))
+
     def places(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
         """A ranker's rankings inverted, in blocks: rows, and each code's place from 0 (rows, codes); K where a code is not
         ranked."""
@@ -84,47 +94,58 @@ class RankedPatients:
 
         order = self.rankings[name].order
         place_in_row = np.arange(order.shape[1], dtype=np.int32)
-        for start in range(0, len(self), BLOCK_PATIENTS):
-            block = order[start : start + BLOCK_PATIENTS]
+        for rows in self.blocks():
+            block = order[rows]
             places = np.full((len(block), len(self.codes)), order.shape[1], dtype=np.int32)
-            places[np.arange(len(block))[:, None], block] = place_in_row
-            yield slice(start, start + len(block)), places
+            np.put_along_axis(places, block, place_in_row[None], axis=1)
+            yield rows, places
 
-    def true_places(self, name: str) -> np.ndarray:
-        """The place of each pair of `true` in a ranker's ranking, from 0: (pairs,)."""
+    @cached_property
+    def true_places(self) -> dict[str, np.ndarray]:
+        """Of each ranker, the place of each pair of `true` in the ranking, from 0: (pairs,) int32."""
         import numpy as np
 
-        found = np.empty(len(self.true.code), dtype=np.int32)
-        for rows, places in self.places(name):
-            first, last = np.searchsorted(self.true.patient, (rows.start, rows.stop))
-            found[first:last] = places[self.true.patient[first:last] - rows.start, self.true.code[first:last]]
+        found = {name: np.empty(len(self.true.code), dtype=np.int32) for name in self.rankings}
+        for name, of_ranker in found.items():
+            for rows, places in self.places(name):
+                first, last = np.searchsorted(self.true.patient, (rows.start, rows.stop))
+                here = self.true.patient[first:last] - rows.start, self.true.code[first:last]
+                of_ranker[first:last] = places[here]
         return found
 
     def sizes(self, name: str) -> dict[str, np.ndarray]:
-        """How many codes each patient is predicted to have, under the name of the F1 of that set: the true number, and what
-        the ranker chose."""
+        """How many codes each patient is predicted to have, (patients,), under the name of the F1 of such sets: the true
+        number, and what the ranker chose. Sets of more than half of all candidate codes on average are left out: a ranker
+        that says nearly every code of nearly every patient has not chosen."""
         chosen = self.rankings[name].set_sizes
-        return {"weighted_f1": self.true_sizes} | ({} if chosen is None else {"weighted_f1_eov": chosen})
+        if chosen is None or chosen.mean() > len(self.codes) / 2:
+            return {"weighted_f1": self.true_sizes}
+        return {"weighted_f1": self.true_sizes, "weighted_f1_eov": chosen}
 
-    def predicted(self, name: str, sizes: np.ndarray) -> Iterator[Pairs]:
-        """The first `sizes` (patients,) codes of each patient's ranking, in blocks of whole patients."""
+    def heads(self, name: str, sizes: np.ndarray, rows: slice) -> Pairs:
+        """The first `sizes` (patients,) codes of the ranking of the patients `rows`."""
         import numpy as np
 
-        order, ends = self.rankings[name].order, np.cumsum(sizes)
+        size = sizes[rows]
+        first = self.rankings[name].order[rows, : size.max()]  # (rows, largest set)
+        patient = np.repeat(np.arange(rows.start, rows.stop), size)
+        return Pairs(patient, first[np.arange(first.shape[1]) < size[:, None]])
+
+    def predicted(self, name: str, sizes: np.ndarray) -> Iterator[Pairs]:
+        """[`heads`] of all patients, in blocks of a million pairs or a single patient."""
+        import numpy as np
+
+        ends = np.cumsum(sizes)
         starts = np.unique(np.searchsorted(ends, np.arange(0, max(1, ends[-1]), BLOCK_PAIRS)))
         for start, stop in zip(starts, [*starts[1:], len(self)], strict=True):
-            size = sizes[start:stop]  # (rows,)
-            head = order[start:stop, : size.max()]
-            yield Pairs(np.repeat(np.arange(start, stop), size), head[np.arange(head.shape[1]) < size[:, None]])
+            yield self.heads(name, sizes, slice(start, stop))
 
 
 def are_among(pairs: Pairs, some: Pairs, n_codes: int) -> np.ndarray:
     """Whether each of `pairs` is one of the sorted pairs `some`: bool of shape (pairs,)."""
     import numpy as np
 
-    if not len(pairs.patient):
-        return np.zeros(0, dtype=bool)
-    # Only the patients of the block, so that `isin` looks up a small table instead of sorting
-    first, last = np.searchsorted(some.patient, (pairs.patient[0], pairs.patient[-1] + 1))
-    keys = some.patient[first:last] * n_codes + some.code[first:last]
-    return np.isin(pairs.patient * n_codes + pairs.code, keys)
+    keys, wanted = (each.patient * n_codes + each.code for each in (some, pairs))
+    if not len(keys):
+        return np.zeros(len(wanted), dtype=bool)
+    return keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted

@@ -24,7 +24,7 @@ A stratum with fewer than 10 patients is listed with `"patients": "< 10"` and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mera_hf.evaluation.ranked_patients import Pairs, RankedPatients, are_among
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FEWEST_PATIENTS = 10
 KS = (10, 20)
 RESAMPLES = 1000
-BLOCK_RESAMPLES = 100
+BLOCK_RESAMPLES = 32
 # An untrained EOV may give every code to every patient. Weighing such sets anew a thousand times takes hours and says
 # nothing, so that F1 of sets that hold more pairs than this has no interval.
 MOST_PAIRS = 5_000_000
@@ -78,7 +78,6 @@ def stratifications(patients: RankedPatients, train_visits: Sequence[int]) -> li
     n_codes, samples = len(patients.codes), patients.samples
     train_visits = np.asarray(train_visits)
     last = patients.pairs([sample.history[-1] for sample in samples])
-    history = patients.pairs([[code for visit in sample.history for code in visit] for sample in samples])
     trees = [code_tree(code) for code in patients.codes]
     chapters = [tree.ancestor(code, "chapter") for tree, code in zip(trees, patients.codes, strict=True)]
     titles = [f"{chapter} {tree.description(chapter)}" for tree, chapter in zip(trees, chapters, strict=True)]
@@ -86,7 +85,7 @@ def stratifications(patients: RankedPatients, train_visits: Sequence[int]) -> li
         by_code("training_frequency", *binned(train_visits, FREQUENCIES, "> 100")),
         by_code("training_frequency", ["< 100"], np.where(train_visits < 100, 0, -1)),
         Stratification("repeated_last_visit", ["repeated", "new"], lambda pairs: ~are_among(pairs, last, n_codes)),
-        Stratification("repeated_history", ["repeated", "new"], lambda pairs: ~are_among(pairs, history, n_codes)),
+        Stratification("repeated_history", ["repeated", "new"], lambda pairs: ~are_among(pairs, patients.history, n_codes)),
         by_code("chapter", *named(titles)),
         by_patient("earlier_visits", *binned([len(sample.history) for sample in samples], EARLIER_VISITS, "6+")),
         *profile_stratifications(patients),
@@ -138,148 +137,153 @@ def by_code(name: str, strata: Sequence[str], numbers: np.ndarray) -> Stratifica
     return Stratification(name, strata, lambda pairs: numbers[pairs.code])
 
 
-class Tally:
-    """Counts of one ranker inside the strata of several stratifications; `strata` below are those of all of them in a row.
+class Strata:
+    """The patients cut into the strata of several stratifications, for the figures of any ranker in all of them.
 
     Args:
         patients (`RankedPatients`): the patients.
-        name (`str`): the ranker.
         stratifications (`Sequence[Stratification]`): the strata.
-        ks (`Sequence[int]`): of recall@k; those above the length of the rankings are left out.
-        history (`Pairs`, *optional*): what each patient had before, which splits recall in two; without it, it is not split.
+        ks (`Sequence[int]`): of recall@k.
+
+    Attributes:
+        labels (`list[tuple[str, str]]`): stratification and name of each stratum; `strata` below are these.
+        sizes (`np.ndarray` of shape (strata, patients)): number of true codes of each patient in each stratum.
     """
 
     def __init__(
-        self,
-        patients: RankedPatients,
-        name: str,
-        stratifications: Sequence[Stratification],
-        ks: Sequence[int] = KS,
-        history: Pairs | None = None,
+        self, patients: RankedPatients, stratifications: Sequence[Stratification], ks: Sequence[int] = KS
     ):
         import numpy as np
 
-        self.patients, self.name, self.stratifications = patients, name, stratifications
-        self.ks = [k for k in ks if k <= patients.rankings[name].order.shape[1]]
+        self.patients, self.stratifications, self.ks = patients, stratifications, ks
         self.labels = [(each.name, stratum) for each in stratifications for stratum in each.strata]
-        self.offsets = np.cumsum([0, *(len(each.strata) for each in stratifications)])[:-1]
-        true = patients.true
-        self.places = patients.true_places(name)  # (pairs,)
-        self.repeated = None if history is None else are_among(true, history, len(patients.codes))
-        # Each true pair once for each stratification that it is in
-        self.stratum, self.pair = self.members(true)
-        self.sizes = self._per_patient(np.ones(len(true.code), dtype=bool))  # (strata, patients) true codes
+        true, n, n_codes = patients.true, len(patients), len(patients.codes)
+        self.repeated = are_among(true, patients.history, n_codes)  # (true pairs,)
+        # A true pair is a member of one stratum of each stratification, or of none
+        cells, pairs = zip(*self._cells(true), strict=True)
+        self.cell, self.pair = np.concatenate(cells), np.concatenate(pairs)  # (members,)
+        self.member_patient = true.patient[self.pair]
+        self.member_row = self.cell // n_codes * n + self.member_patient  # its place in (strata, patients)
+        self.sizes = self._per_patient(np.ones(len(true.code), dtype=bool))
 
-    def members(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-        """Memberships of pairs in strata: number of the stratum and index of the pair, both (memberships,)."""
+    def _cells(self, pairs: Pairs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each stratification the members of its strata: `stratum * codes + code`, and the index of the pair."""
         import numpy as np
 
-        numbers = np.stack([each.number(pairs) for each in self.stratifications])  # (stratifications, pairs)
-        which, pair = np.nonzero(numbers >= 0)
-        return numbers[which, pair] + self.offsets[which], pair
+        first = 0
+        for each in self.stratifications:
+            number = each.number(pairs)  # (pairs,)
+            cell = (number + first) * len(self.patients.codes) + pairs.code
+            kept = np.flatnonzero(number >= 0)
+            yield (cell, kept) if len(kept) == len(cell) else (cell[kept], kept)
+            first += len(each.strata)
 
     def _per_patient(self, chosen: np.ndarray) -> np.ndarray:
-        """How many of the `chosen` (pairs,) true pairs each patient has in each stratum: (strata, patients)."""
+        """How many of the `chosen` (true pairs,) each patient has in each stratum: (strata, patients)."""
         import numpy as np
 
-        kept = chosen[self.pair]
-        n = len(self.patients)
-        cell = self.stratum[kept] * n + self.patients.true.patient[self.pair[kept]]
-        return np.bincount(cell, minlength=len(self.labels) * n).reshape(-1, n)
+        shape = len(self.labels), len(self.patients)
+        rows = self.member_row[chosen[self.pair]]
+        return np.bincount(rows, minlength=shape[0] * shape[1]).reshape(shape)
 
-    def _cells(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-        """The cell `stratum * codes + code` of each membership of pairs, and the patient of each."""
-        stratum, pair = self.members(pairs)
-        return stratum * len(self.patients.codes) + pairs.code[pair], pairs.patient[pair]
-
-    def figures(self) -> dict[str, np.ndarray]:
-        """The metrics of the module's text: name to (strata,) float, NaN in a stratum without true codes."""
+    def _per_code(self, cells: np.ndarray) -> np.ndarray:
+        """How many members each code has in each stratum: (strata, codes)."""
         import numpy as np
 
-        sizes, hits = self.sizes, {}
-        for k in self.ks:
-            found = self.places < k  # (pairs,)
-            hits["recall", "", k] = found
-            if self.repeated is not None:
-                hits["repeated_recall", "occurred", k] = found & self.repeated
-                hits["new_recall", "not_occurred", k] = found & ~self.repeated
+        shape = len(self.labels), len(self.patients.codes)
+        return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+
+    def figures(self, name: str) -> dict[str, np.ndarray]:
+        """The metrics of the module's text for one ranker: metric to (strata,) float, NaN without true codes."""
+        import numpy as np
+
+        places, inside = self.patients.true_places[name], self.sizes > 0
         figures = {}
         with np.errstate(invalid="ignore", divide="ignore"):
-            for (name, pooled, k), found in hits.items():
-                counts = self._per_patient(found)
-                shares = np.divide(counts, sizes, out=np.zeros(sizes.shape), where=sizes > 0)
-                figures[f"{name}@{k}"] = shares.sum(1) / (sizes > 0).sum(1)
-                if pooled:
-                    figures[f"{pooled}@{k}"] = counts.sum(1) / sizes.sum(1)
-            shape = (len(self.labels), len(self.patients.codes))
-
-            def count(cells):
-                return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
-
-            support = count(self._cells(self.patients.true)[0])
-            for name, size in self.patients.sizes(self.name).items():
-                found = self.places < size[self.patients.true.patient]
-                correct = count(self._cells(Pairs(*(each[found] for each in self.patients.true)))[0])
-                predicted = np.zeros(shape, dtype=np.int64)
-                for pairs in self.patients.predicted(self.name, size):
-                    predicted += count(self._cells(pairs)[0])
-                figures[name] = (f1(correct, predicted, support) * support).sum(1) / support.sum(1)
+            for k in self._ks(name):
+                found = places < k  # (true pairs,)
+                parts = {"": found, "repeated_": found & self.repeated, "new_": found & ~self.repeated}
+                for part, hits in parts.items():
+                    counts = self._per_patient(hits)
+                    figures[f"{part}recall@{k}"] = (counts / np.maximum(self.sizes, 1)).sum(1) / inside.sum(1)
+                    if part:
+                        pooled = "occurred" if part == "repeated_" else "not_occurred"
+                        figures[f"{pooled}@{k}"] = counts.sum(1) / self.sizes.sum(1)
+            support = self._per_code(self.cell)
+            for metric, size in self.patients.sizes(name).items():
+                correct = self._per_code(self.cell[self._hits(places, size)])
+                predicted = np.zeros_like(support)
+                for pairs in self.patients.predicted(name, size):
+                    for cells, _ in self._cells(pairs):
+                        predicted += self._per_code(cells)
+                figures[metric] = (f1(correct, predicted, support) * support).sum(1) / support.sum(1)
         return figures
 
-    def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """`recall@k` and the weighted F1s of patients drawn anew.
+    def _ks(self, name: str) -> list[int]:
+        return [k for k in self.ks if k <= self.patients.rankings[name].order.shape[1]]
+
+    def _hits(self, places: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """Which members are among the first `size` (patients,) of their patient's ranking: (members,) bool."""
+        return places[self.pair] < size[self.member_patient]
+
+    def resampled(self, name: str, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """`recall@k` and the weighted F1s of one ranker for patients drawn anew.
 
         Args:
-            weights (`np.ndarray` of shape (patients, draws)): how often each patient is drawn.
+            name (`str`): the ranker.
+            weights (`np.ndarray` of shape (patients, draws)): how often each patient is drawn, float32 or float64, which the
+                result has too.
 
         Returns:
-            name to (strata, draws) float, NaN where no patient of a stratum is drawn. `weighted_f1_eov` is missing where the
-            sets hold more than 5 million codes.
+            metric to (strata, draws), NaN where no patient of a stratum is drawn. `weighted_f1_eov` is missing where
+            the sets hold more than 5 million codes.
         """
         import numpy as np
         from scipy.sparse import csr_array
 
-        true, n = self.patients.true, len(self.patients)
-        inside = self.sizes > 0  # (strata, patients)
-        recalls = {}
-        for k in self.ks:
-            counts = self._per_patient(self.places < k)
-            recalls[f"recall@{k}"] = np.divide(counts, self.sizes, out=np.zeros(inside.shape), where=inside)
-        # One column for each code and stratum where it is true: F1 has no weight in the others
-        cells, holder = self._cells(true)
-        columns, number = np.unique(cells, return_inverse=True)
-        column_of = np.full(len(self.labels) * len(self.patients.codes), -1)
+        n, n_codes = len(self.patients), len(self.patients.codes)
+        places, kind = self.patients.true_places[name], weights.dtype
+        inside = csr_array(self.sizes > 0, dtype=kind)  # (strata, patients)
+        recalls = {
+            f"recall@{k}": csr_array(self._per_patient(places < k) / np.maximum(self.sizes, 1), dtype=kind)
+            for k in self._ks(name)
+        }
+        # One column for each stratum and code that is true there: F1 gives the others no weight
+        columns, member_column = np.unique(self.cell, return_inverse=True)
+        column_of = np.full(len(self.labels) * n_codes, -1)
         column_of[columns] = np.arange(len(columns))
 
-        def matrix(column, patient):  # (columns, patients) 0/1
-            kept = column >= 0
-            return csr_array((np.ones(kept.sum()), (column[kept], patient[kept])), shape=(len(columns), n))
+        def matrix(column, patient):
+            return csr_array((np.ones(len(column), kind), (column, patient)), shape=(len(columns), n))
 
-        support = matrix(number, holder)
+        support = matrix(member_column, self.member_patient)
         sets = {}
-        for name, size in self.patients.sizes(self.name).items():
+        for metric, size in self.patients.sizes(name).items():
             if size.sum() > MOST_PAIRS:
                 continue
-            correct = (self.places < size[true.patient])[self.pair]  # (memberships,), in the order of `number`
-            parts = [self._cells(pairs) for pairs in self.patients.predicted(self.name, size)]
-            cells, patient = (np.concatenate(each) for each in zip(*parts, strict=True))
-            sets[name] = matrix(number[correct], holder[correct]), matrix(column_of[cells], patient)
-        pooling = csr_array(
-            (np.ones(len(columns)), (columns // len(self.patients.codes), np.arange(len(columns)))),
+            hit = self._hits(places, size)
+            parts = []
+            for pairs in self.patients.predicted(name, size):
+                for cells, pair in self._cells(pairs):
+                    column = column_of[cells]
+                    parts.append((column[column >= 0], pairs.patient[pair[column >= 0]]))
+            predicted = matrix(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+            sets[metric] = matrix(member_column[hit], self.member_patient[hit]), predicted
+        stratum_of = csr_array(
+            (np.ones(len(columns), kind), (columns // n_codes, np.arange(len(columns)))),
             shape=(len(self.labels), len(columns)),
         )
-        draws = {name: [] for name in [*recalls, *sets]}
+        draws = {metric: [] for metric in [*recalls, *sets]}
         for start in range(0, weights.shape[1], BLOCK_RESAMPLES):
-            block = np.ascontiguousarray(weights[:, start : start + BLOCK_RESAMPLES], dtype=float)  # (patients, block)
+            block = np.ascontiguousarray(weights[:, start : start + BLOCK_RESAMPLES])  # (patients, block)
             with np.errstate(invalid="ignore", divide="ignore"):
-                drawn = inside @ block  # (strata, block)
-                for name, shares in recalls.items():
-                    draws[name].append(shares @ block / drawn)
+                for metric, shares in recalls.items():
+                    draws[metric].append(shares @ block / (inside @ block))
                 true_counts = support @ block  # (columns, block)
-                for name, (correct, predicted) in sets.items():
+                for metric, (correct, predicted) in sets.items():
                     weighted = f1(correct @ block, predicted @ block, true_counts) * true_counts
-                    draws[name].append(pooling @ weighted / (pooling @ true_counts))
-        return {name: np.concatenate(blocks, axis=1) for name, blocks in draws.items()}
+                    draws[metric].append(stratum_of @ weighted / (stratum_of @ true_counts))
+        return {metric: np.concatenate(blocks, axis=1) for metric, blocks in draws.items()}
 
 
 def f1(correct: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> np.ndarray:
@@ -320,24 +324,20 @@ def measure_strata(
     """
     from tqdm import tqdm
 
-    every = stratifications(patients, train_visits)
-    history = patients.pairs([[code for visit in each.history for code in visit] for each in patients.samples])
-    figures = {}
-    for name in tqdm(patients.rankings, desc="strata", unit="ranker", leave=False):
-        tally = Tally(patients, name, every, history=history)
-        figures[name] = tally.figures()
-        if name == "mera":
-            labels, sizes = tally.labels, tally.sizes
-            draws = tally.resampled(draw_patients(len(patients), resamples, seed))
-    section = {each.name: {} for each in every}
-    for i, (stratification, stratum) in enumerate(labels):
-        count = int((sizes[i] > 0).sum())
+    strata = Strata(patients, stratifications(patients, train_visits))
+    figures = {
+        name: strata.figures(name) for name in tqdm(patients.rankings, desc="strata", unit="ranker", leave=False)
+    }
+    draws = strata.resampled("mera", draw_patients(len(patients), resamples, seed))
+    section = {stratification: {} for stratification, _ in strata.labels}
+    for i, (stratification, stratum) in enumerate(strata.labels):
+        count = int((strata.sizes[i] > 0).sum())
         if 0 < count < FEWEST_PATIENTS:
             section[stratification][stratum] = {"patients": TOO_SMALL}
         elif count:
             section[stratification][stratum] = {
                 "patients": count,
-                "true_codes": int(sizes[i].sum()),
+                "true_codes": int(strata.sizes[i].sum()),
                 "rankers": {
                     name: {metric: float(values[i]) for metric, values in found.items()}
                     for name, found in figures.items()

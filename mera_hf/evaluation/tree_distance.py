@@ -12,9 +12,14 @@ The shares say where that lowest shared node lies, and add up to 1: `same_catego
 
 from __future__ import annotations
 
-from mera_hf.evaluation.ranked_patients import Pairs, RankedPatients, are_among
+from typing import TYPE_CHECKING
+
+from mera_hf.evaluation.ranked_patients import RankedPatients, are_among
 from mera_hf.icd import LEVELS, level_groups
 
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SHARES = ("other_chapter", "same_chapter", "same_block", "same_category")
 
@@ -25,46 +30,54 @@ def measure_distance(patients: RankedPatients) -> dict:
     Returns:
         `dict`: `{ranker: {"wrong_codes", "mean", "same_category", "same_block", "same_chapter", "other_chapter", "eov": ...}}`:
         over the wrong codes among the first |y| of each patient, all patients' together, and under `eov` the same of the set
-        that the ranker chose. Without a wrong code there is `{"wrong_codes": 0}` alone.
+        that the ranker chose, see `RankedPatients.sizes`. Without a wrong code there is `{"wrong_codes": 0}` alone.
     """
     import numpy as np
     from tqdm import tqdm
 
     groups = {level: np.array(number) for level, number in level_groups(patients.codes).items()}
-    nodes = np.sum([number >= 0 for number in groups.values()], axis=0)  # (codes,) on the way from chapter to code
-    # What each patient's true codes lie below, level by level
-    true_nodes = {}
-    for level, number in groups.items():
-        known = number[patients.true.code] >= 0
-        below = np.unique(patients.true.patient[known] * len(patients.codes) + number[patients.true.code[known]])
-        true_nodes[level] = Pairs(*np.divmod(below, len(patients.codes)))
-
-    def measure(name: str, sizes: np.ndarray) -> dict:
-        steps, shared = 0, np.zeros(len(SHARES), dtype=np.int64)
-        for pairs in patients.predicted(name, sizes):
+    # Nodes on the way down from the chapter to the code, and to where level l or a higher one ends it: (levels + 1, codes)
+    passed = np.cumsum([np.zeros(len(patients.codes), int), *(number >= 0 for number in groups.values())], axis=0)
+    levels = [-1, *(LEVELS.index(level) for level in groups)]  # -1 for the root
+    share_of = np.minimum(np.array(levels) + 1, len(SHARES) - 1)  # (levels + 1,) index in `SHARES`
+    sets = {(name, metric): size for name in patients.rankings for metric, size in patients.sizes(name).items()}
+    steps = dict.fromkeys(sets, 0)
+    counts = {key: np.zeros(len(SHARES), dtype=np.int64) for key in sets}
+    for rows in tqdm(list(patients.blocks()), desc="distance of wrong codes", unit="block", leave=False):
+        lowest = _lowest_shared(patients, groups, rows)  # (rows, codes)
+        for key, size in sets.items():
+            pairs = patients.heads(key[0], size, rows)
             wrong = ~are_among(pairs, patients.true, len(patients.codes))
-            pairs = Pairs(pairs.patient[wrong], pairs.code[wrong])
-            above = np.zeros(len(pairs.code), dtype=np.int64)  # nodes from the chapter down to the lowest shared one
-            where = np.zeros(len(pairs.code), dtype=np.int64)  # its index in `SHARES`
-            passed = np.zeros(len(patients.codes), dtype=np.int64)
-            for level, number in groups.items():
-                passed += number >= 0
-                of_code = number[pairs.code]
-                found = (of_code >= 0) & are_among(Pairs(pairs.patient, of_code), true_nodes[level], len(patients.codes))
-                above[found] = passed[pairs.code[found]]
-                where[found] = min(LEVELS.index(level) + 1, len(SHARES) - 1)
-            steps += int((nodes[pairs.code] - above).sum())
-            shared += np.bincount(where, minlength=len(SHARES))
-        wrong_codes = int(shared.sum())
-        if not wrong_codes:
-            return {"wrong_codes": 0}
-        shares = {share: float(count / wrong_codes) for share, count in zip(SHARES, shared, strict=True)}
-        return {"wrong_codes": wrong_codes, "mean": steps / wrong_codes, **dict(reversed(shares.items()))}
+            code = pairs.code[wrong]
+            shared = lowest[pairs.patient[wrong] - rows.start, code]  # (wrong codes,)
+            steps[key] += int((passed[-1, code] - passed[shared, code]).sum())
+            counts[key] += np.bincount(share_of[shared], minlength=len(SHARES))
 
-    section = {}
-    for name in tqdm(patients.rankings, desc="distance of wrong codes", unit="ranker", leave=False):
-        sizes = patients.sizes(name)
-        section[name] = measure(name, sizes["weighted_f1"])
-        if "weighted_f1_eov" in sizes:
-            section[name]["eov"] = measure(name, sizes["weighted_f1_eov"])
+    def figures(key: tuple[str, str]) -> dict:
+        total = int(counts[key].sum())
+        if not total:
+            return {"wrong_codes": 0}
+        shares = {share: float(count / total) for share, count in zip(SHARES, counts[key], strict=True)}
+        return {"wrong_codes": total, "mean": steps[key] / total, **shares}
+
+    section = {name: figures((name, "weighted_f1")) for name in patients.rankings}
+    for name, metric in sets:
+        if metric == "weighted_f1_eov":
+            section[name]["eov"] = figures((name, metric))
     return section
+
+
+def _lowest_shared(patients: RankedPatients, groups: dict[str, np.ndarray], rows: slice) -> np.ndarray:
+    """Of each code, the lowest level at which it shares a node with a true code of the patient: (rows, codes) uint8, the
+    number of the level in `groups` from 1, or 0 for the root."""
+    import numpy as np
+
+    first, last = np.searchsorted(patients.true.patient, (rows.start, rows.stop))
+    patient, code = patients.true.patient[first:last] - rows.start, patients.true.code[first:last]
+    lowest = np.zeros((rows.stop - rows.start, len(patients.codes)), dtype=np.uint8)
+    for i, number in enumerate(groups.values(), start=1):
+        has = np.zeros((len(lowest), number.max() + 2), dtype=bool)  # the last column for codes without a node, -1
+        has[patient, number[code]] = True
+        has[:, -1] = False
+        lowest[has[:, number]] = i
+    return lowest
