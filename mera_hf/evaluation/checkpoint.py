@@ -14,12 +14,18 @@ from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
+from mera_hf.evaluation.coarse import measure_coarse
 from mera_hf.evaluation.controls import shuffled_history
+from mera_hf.evaluation.fairness import fairness_gaps
+from mera_hf.evaluation.heart_failure import measure_heart_failure
 from mera_hf.evaluation.metrics import KS, evaluate_ranking, intervals, recall_curve
 from mera_hf.evaluation.model_ranking import rank_samples
+from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
 from mera_hf.evaluation.reference import REFERENCES, fit_references
 from mera_hf.evaluation.report import example_patient, write_report
 from mera_hf.evaluation.results import build_metrics, table_markdown, write_metrics, write_text
+from mera_hf.evaluation.strata import measure_strata
+from mera_hf.evaluation.tree_distance import measure_distance
 
 
 if TYPE_CHECKING:
@@ -101,6 +107,8 @@ def evaluate_checkpoint(
     order, set_sizes = ranking.order.numpy(), ranking.set_sizes.numpy()
     rankers = {"mera": evaluate_ranking(order, set_sizes, samples, ks)}
     curves = {"mera": recall_curve(order, samples, max(ks))}
+    # Half the memory of torch's indices, which all rankings together need at the size of MIMIC-IV
+    rankings = {"mera": Ranking(order.astype("int32"), set_sizes, ranking.probabilities.numpy())}
     controls = {}
     if len(samples) > 1:
         shuffled = shuffled_history(lambda chosen: rank(chosen, "shuffled history"), samples, ks, seed)
@@ -111,6 +119,16 @@ def evaluate_checkpoint(
         reference_order, reference_sizes = reference(samples)
         rankers[name] = evaluate_ranking(reference_order, reference_sizes, samples, ks)
         curves[name] = recall_curve(reference_order, samples, max(ks))
+        rankings[name] = Ranking(reference_order, reference_sizes)
+    patients = RankedPatients(samples, codes, rankings)
+    train_visits = {row["code"]: row["visits"] for row in load_codes(folder)}
+    breakdowns = {
+        "strata": measure_strata(patients, [train_visits.get(code, 0) for code in codes]),
+        "fairness": fairness_gaps(patients),
+        "coarse": measure_coarse(patients),
+        "distance": measure_distance(patients),
+        "heart_failure": measure_heart_failure(patients),
+    }
 
     metrics = build_metrics(
         dataset={
@@ -135,6 +153,7 @@ def evaluate_checkpoint(
             "peak_memory_mb": round(peak_memory_mb()),
         },
         intervals={"mera": intervals(order, set_sizes, samples, ks)},
+        **breakdowns,
     )
     report = {
         "metrics": metrics,

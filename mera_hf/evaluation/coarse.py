@@ -40,9 +40,7 @@ def groupings(codes: Sequence[str]) -> dict[str, list[str | None]]:
     groups = {
         "category": [tree.ancestor(code, "category") for tree, code in zip(trees, codes, strict=True)],
         "ccs": [group and group[0] for group in map(ccs, codes)],
-        "ccsr": [
-            ccsr(code) if tree.version == "ICD10CM" else None for tree, code in zip(trees, codes, strict=True)
-        ],
+        "ccsr": [ccsr(code) if tree.version == "ICD10CM" else None for tree, code in zip(trees, codes, strict=True)],
         "chapter": [tree.ancestor(code, "chapter") for tree, code in zip(trees, codes, strict=True)],
     }
     return {name: of_code for name, of_code in groups.items() if any(of_code)}

@@ -20,7 +20,6 @@ from mera_hf.evaluation.strata import (
     RESAMPLES,
     UNKNOWN,
     Strata,
-    Stratification,
     draw_patients,
     interval,
     profile_stratifications,
@@ -45,52 +44,50 @@ def fairness_gaps(patients: RankedPatients, resamples: int = RESAMPLES, seed: in
         `dict`: `{"sex" | "age" | "race": {metric: {"best", "worst", "gap", "interval", "held_out": {"best", "worst",
         "difference", "interval"}}}}`. A profile's part with fewer than two groups of 100 known patients is left out.
     """
-    section = {}
-    for profile in profile_stratifications(patients):
-        gaps = _gaps(patients, profile, resamples, seed)
-        if gaps:
-            section[profile.name] = gaps
-    return section
-
-
-def _gaps(patients: RankedPatients, profile: Stratification, resamples: int, seed: int) -> dict:
     import numpy as np
 
-    strata = Strata(patients, [profile], ks=(20,))
-    counts = (strata.sizes > 0).sum(axis=1)  # (groups,) patients
-    groups = [i for i, name in enumerate(profile.strata) if counts[i] >= FEWEST_PATIENTS and name != UNKNOWN]
-    if len(groups) < 2:
+    profiles = profile_stratifications(patients)
+    if not profiles:
         return {}
+    strata = Strata(patients, profiles, ks=(20,))
     n = len(patients)
     half = np.zeros(n, dtype=bool)
     half[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
-    again = np.zeros((n, resamples), dtype="f4")
-    again[~half] = draw_patients(n - n // 2, resamples, seed)
-    # All patients, either half, and then the draws
-    fixed = strata.resampled("mera", np.stack([np.ones(n), half, ~half], axis=1))
-    whole, first, second = ({metric: x[:, i] for metric, x in fixed.items()} for i in range(3))
+    once = strata.resampled("mera", np.stack([np.ones(n), half, ~half], axis=1))
     draws = strata.resampled("mera", draw_patients(n, resamples, seed))
-    second_draws = strata.resampled("mera", again)
+    of_second_half = np.zeros((n, resamples), dtype=np.float32)
+    of_second_half[~half] = draw_patients(n - n // 2, resamples, seed)
+    held_out_draws = strata.resampled("mera", of_second_half)
 
-    def extremes(values: np.ndarray) -> tuple[int, int]:
-        return max(groups, key=lambda group: values[group]), min(groups, key=lambda group: values[group])
-
-    gaps = {}
-    for metric in METRICS:
-        if metric not in whole:
+    section = {}
+    for profile in profiles:
+        groups = [
+            i
+            for i, (name, group) in enumerate(strata.labels)
+            if name == profile.name and group != UNKNOWN and (strata.sizes[i] > 0).sum() >= FEWEST_PATIENTS
+        ]
+        if len(groups) < 2:
             continue
-        best, worst = extremes(whole[metric])
-        named_best, named_worst = extremes(first[metric])
-        gaps[metric] = {
-            "best": profile.strata[best],
-            "worst": profile.strata[worst],
-            "gap": float(whole[metric][best] - whole[metric][worst]),
-            "interval": interval(draws[metric][best] - draws[metric][worst]),
-            "held_out": {
-                "best": profile.strata[named_best],
-                "worst": profile.strata[named_worst],
-                "difference": float(second[metric][named_best] - second[metric][named_worst]),
-                "interval": interval(second_draws[metric][named_best] - second_draws[metric][named_worst]),
-            },
-        }
-    return gaps
+        section[profile.name] = {}
+        for metric in [metric for metric in METRICS if metric in once]:
+            whole, first, second = once[metric].T  # (groups,) each
+            best, worst = _extremes(groups, whole)
+            named_best, named_worst = _extremes(groups, first)
+            section[profile.name][metric] = {
+                "best": strata.labels[best][1],
+                "worst": strata.labels[worst][1],
+                "gap": float(whole[best] - whole[worst]),
+                "interval": interval(draws[metric][best] - draws[metric][worst]),
+                "held_out": {
+                    "best": strata.labels[named_best][1],
+                    "worst": strata.labels[named_worst][1],
+                    "difference": float(second[named_best] - second[named_worst]),
+                    "interval": interval(held_out_draws[metric][named_best] - held_out_draws[metric][named_worst]),
+                },
+            }
+    return section
+
+
+def _extremes(groups: list[int], values: np.ndarray) -> tuple[int, int]:
+    """The group with the largest value and the one with the smallest."""
+    return max(groups, key=lambda group: values[group]), min(groups, key=lambda group: values[group])

@@ -66,8 +66,9 @@ def _scores(order: np.ndarray, probabilities: np.ndarray | None, is_code: np.nda
         rows = slice(start, start + 1024)
         chosen = is_code[order[rows]]  # (rows, K)
         if probabilities is not None:
-            missing = np.where(chosen, np.log1p(-np.minimum(probabilities[rows], 1 - 1e-7).astype(float)), 0)
-            scores[rows] = -np.expm1(missing.sum(axis=1))
+            chances = np.minimum(probabilities[rows][chosen].astype(float), 1 - 1e-12)
+            absent = np.bincount(chosen.nonzero()[0], weights=np.log1p(-chances), minlength=len(chosen))  # (rows,) log
+            scores[rows] = -np.expm1(absent)
         else:
             scores[rows] = -np.where(chosen.any(axis=1), chosen.argmax(axis=1), order.shape[1])
     return scores

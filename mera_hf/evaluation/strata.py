@@ -1,7 +1,6 @@
 """Metrics inside strata: by how often the true code is seen in training, by repetition, chapter, history and profile.
 
-Every stratification (this project's choice of bounds) gives each pair of patient and code one stratum at most, and a stratum
-keeps the pairs inside it, of the true codes and of the predicted ones alike:
+A stratum keeps the pairs of patient and code inside it, of the true codes and of the predicted ones alike:
 
 - `recall@k`: mean over the patients with a true code in the stratum of the share of these codes among the first k of the
   whole ranking; `repeated_recall@k` and `new_recall@k` are its two parts, by the whole history.
@@ -11,13 +10,14 @@ keeps the pairs inside it, of the true codes and of the predicted ones alike:
   first |y| codes with |y| the number of all true codes of the patient, and the set that the ranker chose. Weighted by
   `true_codes`, they add up to those of the whole where the stratum follows from the code.
 
-| stratification | strata |
-|---|---|
-| `training_frequency` | visits of the training patients that hold the code, predicted visits or not: <= 5, 6-20, 21-100, > 100, and < 100, which overlaps the others |
-| `repeated_last_visit`, `repeated_history` | the code was in the last visit, in any earlier visit: `repeated`, or `new` |
-| `chapter` | of the code, in the tree |
-| `earlier_visits`, `visit_size` | visits in the history, true codes of the patient |
-| `age`, `sex`, `race` | of the profile, age at the first visit; left out where no patient has it, `unknown` where some lack it |
+The stratifications, with bounds of this project's choice but for those of the training frequency (the paper's open question):
+
+- `training_frequency`: visits of the training patients that hold the code, whether or not they are predicted: <= 5, 6-20,
+  21-100, > 100, and < 100, which overlaps the others.
+- `repeated_last_visit`, `repeated_history`: `repeated` if the code was in the last visit, in any earlier visit, else `new`.
+- `chapter`: that of the code, in the tree.
+- `earlier_visits`, `visit_size`: visits in the history, true codes of the patient.
+- `age`, `sex`, `race`: of the profile, age at the first visit; left out where no patient has it, `unknown` where some lack it.
 
 A stratum with fewer than 10 patients is listed with `"patients": "< 10"` and not measured; one without any is left out.
 """
@@ -67,7 +67,7 @@ class Stratification(NamedTuple):
 
 
 def stratifications(patients: RankedPatients, train_visits: Sequence[int]) -> list[Stratification]:
-    """All stratifications of the module's table.
+    """All stratifications of the module's text.
 
     Args:
         patients (`RankedPatients`): those to be measured.
@@ -85,7 +85,9 @@ def stratifications(patients: RankedPatients, train_visits: Sequence[int]) -> li
         by_code("training_frequency", *binned(train_visits, FREQUENCIES, "> 100")),
         by_code("training_frequency", ["< 100"], np.where(train_visits < 100, 0, -1)),
         Stratification("repeated_last_visit", ["repeated", "new"], lambda pairs: ~are_among(pairs, last, n_codes)),
-        Stratification("repeated_history", ["repeated", "new"], lambda pairs: ~are_among(pairs, patients.history, n_codes)),
+        Stratification(
+            "repeated_history", ["repeated", "new"], lambda pairs: ~are_among(pairs, patients.history, n_codes)
+        ),
         by_code("chapter", *named(titles)),
         by_patient("earlier_visits", *binned([len(sample.history) for sample in samples], EARLIER_VISITS, "6+")),
         *profile_stratifications(patients),
@@ -150,9 +152,7 @@ class Strata:
         sizes (`np.ndarray` of shape (strata, patients)): number of true codes of each patient in each stratum.
     """
 
-    def __init__(
-        self, patients: RankedPatients, stratifications: Sequence[Stratification], ks: Sequence[int] = KS
-    ):
+    def __init__(self, patients: RankedPatients, stratifications: Sequence[Stratification], ks: Sequence[int] = KS):
         import numpy as np
 
         self.patients, self.stratifications, self.ks = patients, stratifications, ks
@@ -298,7 +298,10 @@ def draw_patients(n: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarr
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    return np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(resamples)], 1).astype("f4")
+    drawn = np.empty((resamples, n), dtype=np.float32)
+    for draw in drawn:
+        draw[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+    return drawn.T
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> list[float]:

@@ -1,10 +1,10 @@
 """How far off wrong codes are: the hierarchical distance of each wrong code to the patient's true codes.
 
-The distance of a wrong code is the number of steps up the tree from it to the lowest node that it shares with a true code of the
-patient, the nearest one (this project's choice). A sibling of a true code within the category 250 is one step away, a code of
-another chapter as many as it has nodes, up to the root above the chapters. A node holds itself, so that a code that is broader
-than a true one (250 where 250.01 is true) is 0 steps away: it is wrong, and its only fault is to be less exact. Codes of
-different ICD versions share the root alone.
+The distance of a wrong code is the number of steps up the tree from it to the lowest node that it shares with a true code of
+the patient, the nearest one (this project's choice). A sibling of a true code is one step away, a code of another chapter as
+many as there are nodes from it to the root above the chapters. A node holds itself, so that a code that is broader than a
+true one (250 where 250.01 is true) is 0 steps away: it is wrong, and its only fault is to be less exact. Codes of different
+ICD versions share the root alone.
 
 The shares say where that lowest shared node lies, and add up to 1: `same_category` (the category or below), `same_block`,
 `same_chapter`, `other_chapter`.
@@ -28,7 +28,7 @@ def measure_distance(patients: RankedPatients) -> dict:
     """The section `distance` of `metrics.json`.
 
     Returns:
-        `dict`: `{ranker: {"wrong_codes", "mean", "same_category", "same_block", "same_chapter", "other_chapter", "eov": ...}}`:
+        `dict`: `{ranker: {"wrong_codes", "mean", "same_category", "same_block", "same_chapter", "other_chapter", "eov"}}`:
         over the wrong codes among the first |y| of each patient, all patients' together, and under `eov` the same of the set
         that the ranker chose, see `RankedPatients.sizes`. Without a wrong code there is `{"wrong_codes": 0}` alone.
     """
@@ -57,7 +57,7 @@ def measure_distance(patients: RankedPatients) -> dict:
         total = int(counts[key].sum())
         if not total:
             return {"wrong_codes": 0}
-        shares = {share: float(count / total) for share, count in zip(SHARES, counts[key], strict=True)}
+        shares = {share: float(count) / total for share, count in zip(SHARES, counts[key], strict=True)}
         return {"wrong_codes": total, "mean": steps[key] / total, **shares}
 
     section = {name: figures((name, "weighted_f1")) for name in patients.rankings}
