@@ -15,6 +15,7 @@ _HOME = {
     "MeraConfig": "configuration_mera",
     "MeraForDiagnosis": "modeling_mera",
     "MeraRanking": "modeling_mera",
+    "Explanation": "explanation_mera",
     "TimelineEncoder": "timeline_mera",
     "InputError": "errors",
     "IcdTree": "icd",

@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 
 from .attention_mera import attention_arguments
 from .configuration_mera import MeraConfig
+from .explanation_mera import explain
 from .timeline_mera import HISTORY_FEATURES, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
 
 
@@ -441,6 +442,8 @@ class MeraForDiagnosis(PreTrainedModel):
             *(torch.cat([getattr(part, name) for part in parts])[where] for name in MeraRanking.__dataclass_fields__)
         )
 
+    explain = explain
+
     @torch.no_grad()
     def decisions(
         self,
@@ -451,7 +454,8 @@ class MeraForDiagnosis(PreTrainedModel):
         progress=None,
         batch_tokens: int | None = None,
     ):
-        """Run the model on the next visit of each patient, batch by batch in order of length; arguments as in [`rank`].
+        """Run the model on the next visit of each patient, batch by batch in order of length; arguments as in [`rank`], and
+        `patients` may be what [`TimelineEncoder.read`] made of them.
 
         Yields:
             the rows of `patients` in the batch, the [`MeraOutput`] with one decision for each, and the batch.

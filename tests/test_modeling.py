@@ -424,8 +424,8 @@ def test_every_public_name_is_there():
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_the_code_travels_with_the_checkpoint(family, tmp_path):
     folder, ranking = save_with_code(tmp_path, family)
-    for name in ("attention_mera.py", "configuration_mera.py", "modeling_mera.py", "timeline_mera.py"):
-        assert (folder / name).is_file()
+    for name in ("attention", "configuration", "explanation", "modeling", "timeline"):
+        assert (folder / f"{name}_mera.py").is_file()
     script = f"""
     import os, sys
     os.environ["HF_MODULES_CACHE"] = sys.argv[2]
@@ -435,6 +435,9 @@ def test_the_code_travels_with_the_checkpoint(family, tmp_path):
     assert type(model).__module__.startswith("transformers_modules"), type(model)
     tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
     {textwrap.indent(RANK, "    ").strip()}
+    explanation = model.explain(row, tokenizer, top_k=2)
+    assert type(explanation).__module__.startswith("transformers_modules"), type(explanation)
+    assert [code.code for code in explanation.codes] == [model.config.codes[index] for index in ranking.order[0, :2]]
     """
     assert_same_ranking(run_python(script, folder, tmp_path, cwd=tmp_path, blocked=True), ranking)
 

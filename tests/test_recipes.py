@@ -20,12 +20,12 @@ from transformers import (
 
 import mera_hf
 from mera_hf.cli.main import main
-from mera_hf.cli.recipe import parse_recipe
 from mera_hf.data.memorizing import memorizing_texts
 from mera_hf.data.prepare import load_prepared
 from mera_hf.training.from_scratch import word_tokenizer
 from mera_hf.training.memorization_config import MemorizationTrainerConfig
 from mera_hf.training.mera_config import MeraTrainerConfig
+from mera_hf.training.recipe import parse_recipe
 
 
 FOLDERS = (Path(__file__).parents[1] / "recipes", Path(mera_hf.__file__).parent / "cli" / "demo_recipe")

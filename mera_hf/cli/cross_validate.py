@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import InputError
-from .recipe import open_dataset, parse_recipe, recipe_name
+from .recipe import open_dataset
 
 
 DESCRIPTION = """\
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.cross_validation import cross_validate
     from ..evaluation.results import table_text, write_metrics
     from ..training.mera_config import MeraTrainerConfig
+    from ..training.recipe import parse_recipe, recipe_name
 
     if args.output and Path(args.output).exists():
         raise InputError(f"`--output` {args.output} exists; choose another file.")

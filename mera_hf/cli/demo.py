@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from argparse import Namespace
 from pathlib import Path
 
 from ..errors import InputError
@@ -38,13 +37,15 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation import plots
     from ..evaluation.checkpoint import evaluate_checkpoint
     from ..evaluation.results import table_text
+    from ..evaluation.training_run import train
     from ..training.memorization_config import MemorizationTrainerConfig
+    from ..training.memorize import memorize
     from ..training.mera_config import MeraTrainerConfig
+    from ..training.output_folder import OutputFolder
+    from ..training.recipe import parse_recipe
     from .checkpoint import open_checkpoint
-    from .memorize import memorize
     from .predict import as_table, predict, read_visits
-    from .recipe import Stage, open_dataset, parse_recipe
-    from .train import train
+    from .recipe import open_dataset
 
     plots.require_package("matplotlib")
     started = time.perf_counter()
@@ -63,15 +64,15 @@ def run(args: argparse.Namespace) -> int:
     seed = ["--seed", str(args.seed)]
     _title(f"2. Memorize: what {len(codes)} ICD-9 codes mean")
     arguments = parse_recipe(RECIPES / "memorize.yaml", seed, MemorizationTrainerConfig)
-    stage = Stage(Namespace(output_dir=str(memorized), resume=False, overwrite=args.overwrite), None)
-    for name, value in memorize(*arguments, dataset, codes, stage).items():
+    output = OutputFolder(memorized, overwrite=args.overwrite)
+    for name, value in memorize(*arguments, dataset, codes, output).items():
         print(f"  {name.replace('_', ' '):<32}{value:6.1%}", flush=True)
 
     _title("3. Train: rank all codes for the next visit")
     overrides = [*seed, "--model-name-or-path", str(memorized)]
     arguments = parse_recipe(RECIPES / "train.yaml", overrides, MeraTrainerConfig)
-    stage = Stage(Namespace(output_dir=str(trained), resume=False, overwrite=args.overwrite), None)
-    train(*arguments, dataset, codes, stage, "demo/train")
+    output = OutputFolder(trained, overwrite=args.overwrite)
+    train(*arguments, dataset, codes, output, "demo/train")
 
     _title("4. Evaluate: test patients, beside rankers that need no language model")
     model, tokenizer = open_checkpoint(str(trained))

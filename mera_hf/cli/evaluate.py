@@ -12,9 +12,10 @@ from .checkpoint import open_checkpoint
 DESCRIPTION = """\
 Measure a checkpoint on patients that it has not seen: recall@k, weighted F1 at the true size and at the size that the
 model chose (EOV), repeated and new codes; beside reference rankers fitted on the same training patients, and with the
-shuffled-history control. The same by how often a code is seen in training, by chapter, history, age, sex, race and visit
-size; on coarser labels; how far off wrong codes are in the tree; and heart failure at the next visit. Use
---split validation while you choose, and the test patients once.
+controls: other patients' histories, and their profiles. The same by how often a code is seen in training, by chapter,
+history, age, sex, race and visit size; on coarser labels; how far off wrong codes are in the tree; and heart failure at the
+next visit. Says at the end what looks wrong, and which key of the recipe to turn. Use --split validation while you choose,
+and the test patients once.
 """
 EPILOG = """\
 example
@@ -41,6 +42,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--output-dir", metavar="DIR", help="write metrics.json, table.md, report.html and plots here")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier evaluation wrote there")
+    parser.add_argument(
+        "--save-rankings",
+        action="store_true",
+        help="also write rankings.parquet, every patient's identifier and ranking, for `mera compare`; it is patient data",
+    )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="patients at a time (default 64)")
     return parser
 
@@ -49,18 +55,21 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the table; return the exit status 0."""
     from ..evaluation.breakdown_words import breakdown_sentences
     from ..evaluation.checkpoint import evaluate_checkpoint
+    from ..evaluation.findings import findings_text
     from ..evaluation.results import table_text
 
     if args.batch_size < 1:
         raise InputError(f"`--batch-size` is {args.batch_size}; it must be 1 or more.")
     output = Path(args.output_dir) if args.output_dir else None
+    if args.save_rankings and not output:
+        raise InputError("`--save-rankings` needs a folder to write to; add `--output-dir DIR`.")
     if output and output.is_file():
         raise InputError(f"`--output-dir` {output} is a file; choose a folder.")
     if output and (output / "metrics.json").exists() and not args.overwrite:
         raise InputError(f"`--output-dir` {output} holds an evaluation; choose another folder or add `--overwrite`.")
     model, tokenizer = open_checkpoint(args.checkpoint)
-    log = Path(args.checkpoint) / "training.json"
-    training = json.loads(log.read_text()) if log.is_file() else {}
+    logs = [Path(args.checkpoint) / name for name in ("training.json", "memorization.json")]
+    training, memorization = (json.loads(log.read_text()) if log.is_file() else {} for log in logs)
     evaluation = evaluate_checkpoint(
         model,
         tokenizer,
@@ -69,15 +78,21 @@ def run(args: argparse.Namespace) -> int:
         recipe=training.get("recipe"),
         seed=training.get("seed", 0),
         batch_size=args.batch_size,
+        training=training,
+        memorization=memorization or training.get("memorization"),
+        keep_rankings=args.save_rankings,
     )
     dataset = evaluation.metrics["dataset"]
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
     print(table_text(evaluation.metrics))
     for sentence in ["", *breakdown_sentences(evaluation.metrics)]:
         print(textwrap.fill(sentence, 119))
+    print(f"\n{findings_text(evaluation.metrics, has_log=bool(training))}")
     if output:
         written = evaluation.write(output)
         print(f"\nwritten to {output}: {', '.join(written)}")
+        if "rankings.parquet" in written:
+            print("rankings.parquet holds patients' identifiers: keep it where the data may be")
         if "report.html" not in written:
             print(NO_REPORT)
     else:

@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
+from . import compare, cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
 
 
 DESCRIPTION = """\
@@ -20,6 +20,7 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera memorize    teach a language model what the codes mean
   mera train       train it to rank the codes of the next visit
   mera evaluate    measure a checkpoint beside the reference rankers
+  mera compare     checkpoints and rankings of other models side by side
   mera predict     rank the diagnoses of one patient, or of a data set
   mera export      a checkpoint as a plain language model, for serving engines
 
@@ -35,13 +36,14 @@ VERBS = {
     "memorize": memorize,
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "export": export,
     "cross-validate": cross_validate,
     "merge": merge,
 }
 
-ONE_PROCESS = ("demo", "prepare", "evaluate", "cross-validate", "merge", "export")
+ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export")
 
 
 def main(argv: list[str] | None = None) -> int:

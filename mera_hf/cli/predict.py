@@ -10,6 +10,8 @@ from .checkpoint import open_checkpoint
 DESCRIPTION = """\
 Rank the diagnoses of a patient's next visit. Give the codes of the earlier visits, oldest first: codes of a visit
 separated by blanks, visits by semicolons, in any spelling (25000, 250.00). For research; not for clinical decisions.
+With --explain also what moved the first codes: each visit, each code and the profile is left out in turn, and the
+patient ranked again. That says what the model used, not what causes a disease.
 
 Or rank those of every patient of a data set, millions if need be: a Parquet file with a row for each patient as
 `mera prepare` writes it, a folder of such files, or a prepared folder. All visits of a row are history; a patient
@@ -21,11 +23,12 @@ EPILOG = """\
 examples
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --sex F --age 70
   mera predict runs/mera --visits "E11.65 I10; I50.9" --icd 10 --top-k 10 --json
+  mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --explain
   mera predict runs/mera --dataset patients.parquet --output-dir rankings
   torchrun --nproc-per-node 2 -m mera_hf.cli predict runs/mera --dataset data/mine --split test --output-dir rankings
 """
 # The options that one form takes and the other does not
-ONE = ("sex", "age", "race", "icd", "json")
+ONE = ("sex", "age", "race", "icd", "json", "explain")
 MANY = ("output_dir", "split", "batch_tokens", "max_length", "resume", "overwrite")
 
 
@@ -53,6 +56,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--icd", choices=("9", "10"), help="ICD version of the codes; default: the one that the model knows"
     )
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    one.add_argument(
+        "--explain",
+        type=int,
+        nargs="?",
+        const=3,
+        metavar="N",
+        help="say which visits and codes moved the first N codes (default 3), by leaving each out in turn",
+    )
     many = parser.add_argument_group("with --dataset")
     many.add_argument("--output-dir", metavar="DIR", help="where the rankings go")
     many.add_argument(
@@ -112,13 +123,31 @@ def _run_dataset(args: argparse.Namespace) -> int:
 def _run_one(args: argparse.Namespace) -> int:
     if args.age is not None and not 0 <= args.age <= 130:
         raise InputError(f"`--age` is {args.age:g}; give the age in years, between 0 and 130.")
+    if args.explain is not None and args.explain < 1:
+        raise InputError(f"`--explain` is {args.explain}; it must be 1 or more.")
     model, tokenizer = open_checkpoint(args.checkpoint)
     version = _version(model.config.codes, args.icd)
     visits = [{"codes": codes} for codes in read_visits(args.visits, version, model.config.codes)]
     patient = {"profile": {"sex": args.sex, "age": args.age, "race": args.race}, "visits": visits}
     result = predict(model, tokenizer, patient, args.top_k)
-    print(json.dumps(result, indent=2) if args.json else as_table(result))
+    explanation = None if args.explain is None else explain(model, tokenizer, patient, args.explain)
+    if args.json:
+        print(
+            json.dumps(result if explanation is None else {**result, "explanation": explanation.to_dict()}, indent=2)
+        )
+    else:
+        print(as_table(result) if explanation is None else f"{as_table(result)}\n\n{explanation.to_text()}")
     return 0
+
+
+def explain(model, tokenizer, patient: dict, top_k: int):
+    """The [`Explanation`] of the first codes; a bar on standard error where it takes longer than two seconds."""
+    from tqdm import tqdm
+
+    def bar(batches):
+        return tqdm(batches, desc="explaining", unit="batch", delay=2, leave=False)
+
+    return model.explain(patient, tokenizer, top_k=top_k, progress=bar)
 
 
 def _version(codes: list[str], icd: str | None) -> str | None:

@@ -16,8 +16,8 @@ from .patient_arrays import PatientArrays
 class TimelineDataset(Dataset):
     """Patients of a visits dataset as [`Timeline`]s, with the codes of each visit in a fresh order every epoch.
 
-    An item is asked for by `row`, in tree order, or by `(epoch, row)`, in an order drawn from `(seed, epoch, row)`: the
-    orders of an epoch do not depend on the process, the worker or on whether training was resumed.
+    An item is asked for by `row`, in tree order, or by `(epoch, row)`, in an order drawn from `(seed, epoch, row)`: what
+    an epoch draws does not depend on the process, the worker or on whether training was resumed.
 
     Args:
         rows (`datasets.Dataset` or `list[dict]`): a visits dataset; what a model reads of it is held in memory.
@@ -30,6 +30,7 @@ class TimelineDataset(Dataset):
             an epoch keeps; without an epoch all are kept.
         orders (`int`, *optional*): write histories once and behind them every visit in so many orders, see
             [`TimelineEncoder.encode_tree`] (one order without an epoch); one sequence without it.
+        perturb_orders (`bool`, *optional*, defaults to `True`): whether an epoch has orders of its own, or that of the tree.
 
     Attributes:
         patients (`PatientArrays`): the patients with a visit to predict.
@@ -48,9 +49,10 @@ class TimelineDataset(Dataset):
         seed: int = 0,
         prefix_share: float = 1.0,
         orders: int | None = None,
+        perturb_orders: bool = True,
     ):
         self.encoder, self.first_target, self.seed = encoder, first_target, seed
-        self.prefix_share, self.orders = prefix_share, orders
+        self.prefix_share, self.orders, self.perturb_orders = prefix_share, orders, perturb_orders
         self.patients, self.lengths, self.reach, self.dropped_visits = PatientArrays(), [], 0, 0
         long_enough = 0
         try:
@@ -83,9 +85,9 @@ class TimelineDataset(Dataset):
 
     def __getitem__(self, item: int | tuple[int, int]) -> Timeline:
         epoch, row = item if isinstance(item, tuple) else (None, item)
-        shuffle = None if epoch is None else random.Random(f"{self.seed}:{epoch}:{row}")
-        timeline = self._written(self.patients[row], shuffle)
-        return self._thinned(timeline, shuffle) if shuffle is not None and self.prefix_share < 1 else timeline
+        draw = None if epoch is None else random.Random(f"{self.seed}:{epoch}:{row}")
+        timeline = self._written(self.patients[row], draw if self.perturb_orders else None)
+        return self._thinned(timeline, draw) if draw is not None and self.prefix_share < 1 else timeline
 
     def _written(self, patient: Patient, shuffle: random.Random | None) -> Timeline:
         if self.orders is None:

@@ -14,17 +14,21 @@ from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
+from mera_hf.evaluation.bootstrap import tally_intervals
 from mera_hf.evaluation.coarse import measure_coarse
-from mera_hf.evaluation.controls import shuffled_history
+from mera_hf.evaluation.controls import evaluation_controls
 from mera_hf.evaluation.fairness import fairness_gaps
+from mera_hf.evaluation.findings import findings
 from mera_hf.evaluation.heart_failure import measure_heart_failure
-from mera_hf.evaluation.metrics import KS, evaluate_ranking, intervals, recall_curve
+from mera_hf.evaluation.metrics import KS, recall_curve
 from mera_hf.evaluation.model_ranking import rank_samples
 from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
+from mera_hf.evaluation.rankings import write_rankings
 from mera_hf.evaluation.reference import REFERENCES, fit_references
 from mera_hf.evaluation.report import example_patient, write_report
 from mera_hf.evaluation.results import build_metrics, table_markdown, write_metrics, write_text
 from mera_hf.evaluation.strata import measure_strata
+from mera_hf.evaluation.tally import tally_ranking
 from mera_hf.evaluation.tree_distance import measure_distance
 
 
@@ -41,13 +45,16 @@ class Evaluation:
     Attributes:
         metrics (`dict`): the content of `metrics.json`.
         report (`dict`): what the report and its plots show, see `render_report`.
+        rankings (`dict`, *optional*): the arguments of `write_rankings` but for the path, where they were asked for.
     """
 
     metrics: dict
     report: dict
+    rankings: dict | None = None
 
     def write(self, folder: str | Path) -> list[str]:
-        """Write `metrics.json`, `table.md`, `report.html` and `plots/` into `folder`; return the names written.
+        """Write `metrics.json`, `table.md`, `report.html` and `plots/` into `folder`, and `rankings.parquet` where there are
+        rankings (one of an earlier evaluation is removed otherwise); return the names written.
 
         Report and plots need matplotlib and jinja2, and 20 codes or more, without which there is no recall@20.
         """
@@ -55,11 +62,16 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         write_metrics(self.metrics, folder / "metrics.json")
         write_text(table_markdown(self.metrics) + "\n", folder / "table.md")
+        written = ["metrics.json", "table.md"]
+        (folder / "rankings.parquet").unlink(missing_ok=True)
+        if self.rankings:
+            write_rankings(folder / "rankings.parquet", **self.rankings)
+            written.append("rankings.parquet")
         if not plots.installed() or "recall@20" not in self.metrics["rankers"]["mera"]:
-            return ["metrics.json", "table.md"]
+            return written
         write_report(self.report, folder / "report.html")
         plots.write_plots(self.report, folder / "plots", formats=("png",))
-        return ["metrics.json", "table.md", "report.html", "plots/"]
+        return [*written, "report.html", "plots/"]
 
 
 def evaluate_checkpoint(
@@ -71,6 +83,9 @@ def evaluate_checkpoint(
     recipe: str | None = None,
     seed: int = 0,
     batch_size: int = 64,
+    training: dict | None = None,
+    memorization: dict | None = None,
+    keep_rankings: bool = False,
 ) -> Evaluation:
     """Rank the last visit of every patient of a split by the model and by the reference rankers.
 
@@ -83,6 +98,8 @@ def evaluate_checkpoint(
         recipe (`str`, *optional*): name that goes into `run.recipe`.
         seed (`int`, defaults to 0): of the trained reference rankers and the control; recorded as the run's seed.
         batch_size (`int`, defaults to 64): patients in a forward pass.
+        training, memorization (`dict`, *optional*): the log of the training and what was memorized, see `findings`.
+        keep_rankings (`bool`, defaults to `False`): keep every patient's ranking, to be written as `rankings.parquet`.
 
     Raises:
         [`~mera_hf.errors.InputError`]: for a split that does not exist or is empty, or codes that the model lacks.
@@ -99,28 +116,28 @@ def evaluate_checkpoint(
     if not ks:
         raise InputError(f"the model ranks {len(codes)} codes; recall@{KS[0]} takes {KS[0]} or more.")
 
-    def rank(chosen, title="ranking"):
+    def rank(chosen, title):
         ranking = rank_samples(model, tokenizer, chosen, batch_size, title)
         return ranking.order.numpy(), ranking.set_sizes.numpy()
 
     ranking = rank_samples(model, tokenizer, samples, batch_size, "ranking")
     order, set_sizes = ranking.order.numpy(), ranking.set_sizes.numpy()
-    rankers = {"mera": evaluate_ranking(order, set_sizes, samples, ks)}
-    curves = {"mera": recall_curve(order, samples, max(ks))}
+    rankers, bands, curves, ranked = {}, {}, {}, {}
+
+    def measure(name, answer):
+        tally = tally_ranking(answer.order, answer.set_sizes, samples, ks)
+        rankers[name], bands[name] = tally.measure(), tally_intervals(tally)
+        curves[name] = recall_curve(answer.order, samples, max(ks))
+        ranked[name] = answer
+
     # Half the memory of torch's indices, which all rankings together need at the size of MIMIC-IV
-    rankings = {"mera": Ranking(order.astype("int32"), set_sizes, ranking.probabilities.numpy())}
-    controls = {}
-    if len(samples) > 1:
-        shuffled = shuffled_history(lambda chosen: rank(chosen, "shuffled history"), samples, ks, seed)
-        controls["shuffled_history"] = shuffled
+    measure("mera", Ranking(order.astype("int32"), set_sizes, ranking.probabilities.numpy()))
+    controls = evaluation_controls(rank, order, samples, ks, seed, model.config.use_profile)
     train = prediction_samples(dataset["train"], codes, "every")
     validation = prediction_samples(dataset["validation"], codes, "last") or train
     for name, reference in fit_references(train, len(codes), validation, seed, references).items():
-        reference_order, reference_sizes = reference(samples)
-        rankers[name] = evaluate_ranking(reference_order, reference_sizes, samples, ks)
-        curves[name] = recall_curve(reference_order, samples, max(ks))
-        rankings[name] = Ranking(reference_order, reference_sizes)
-    patients = RankedPatients(samples, codes, rankings)
+        measure(name, Ranking(*reference(samples)))
+    patients = RankedPatients(samples, codes, ranked)
     train_visits = {row["code"]: row["visits"] for row in load_codes(folder)}
     breakdowns = {
         "strata": measure_strata(patients, [train_visits.get(code, 0) for code in codes]),
@@ -144,7 +161,7 @@ def evaluate_checkpoint(
             "history": _history(model.config),
         },
         rankers=rankers,
-        controls=controls,
+        controls=controls["controls"],
         run={
             "recipe": recipe,
             "seed": seed,
@@ -152,9 +169,11 @@ def evaluate_checkpoint(
             "seconds": round(time.perf_counter() - started, 1),
             "peak_memory_mb": round(peak_memory_mb()),
         },
-        intervals={"mera": intervals(order, set_sizes, samples, ks)},
+        intervals=bands,
         **breakdowns,
     )
+    metrics["drops"] = controls["drops"]
+    metrics["findings"] = findings(metrics, training, memorization, model.config.rerank_depth)
     report = {
         "metrics": metrics,
         "curves": curves,
@@ -164,7 +183,17 @@ def evaluate_checkpoint(
         probabilities = ranking.probabilities.gather(1, ranking.order.argsort(1)).numpy()
         report["example"] = example_patient(order, probabilities, set_sizes, samples, codes, model.config.descriptions)
         report["example"]["reordered"] = model.config.rerank_depth
-    return Evaluation(metrics, report)
+    rankings = None
+    if keep_rankings:
+        identifiers = dataset[split]["patient_id"]
+        rankings = {
+            "patient_ids": [identifiers[sample.patient] for sample in samples],
+            "codes": codes,
+            "order": order,
+            "probabilities": ranking.probabilities.numpy(),
+            "set_sizes": set_sizes,
+        }
+    return Evaluation(metrics, report, rankings)
 
 
 def _history(config) -> str:

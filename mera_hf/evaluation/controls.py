@@ -1,13 +1,96 @@
-"""Controls: measurements that must come out badly, or the ranker has not learned what it claims."""
+"""Controls: runs that must come out worse, or the ranker has not learned what it claims; and what it means if they do not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mera_hf.data.samples import Sample
 from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import KS, evaluate_ranking
+from mera_hf.evaluation.results import TITLES, format_figure, mean_of
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+AS_WELL = 0.01  # a smaller difference is none (this project's choice)
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control.
+
+    Attributes:
+        title (`str`): its row in a table.
+        change (`str`): what was done, as the beginning of a sentence.
+        meaning (`str`): what it means if the control does as well.
+        loss (`str`): what it means if it does worse.
+    """
+
+    title: str
+    change: str
+    meaning: str
+    loss: str
+
+
+# The first two are measured at evaluation, `copy_history` is a reference ranker, the others are trainings of their own
+CONTROLS = {
+    name: Control(TITLES[name], *texts)
+    for name, texts in {
+        "shuffled_history": (
+            "Shown another patient's history instead of their own",
+            "The ranking hardly depends on the history: it has not learned what patients' pasts tell.",
+            "What it loses, it had from the patient's own history.",
+        ),
+        "shuffled_profile": (
+            "Told another patient's sex, age and race instead of their own",
+            "The ranking hardly depends on the profile: leaving it out would cost nothing here.",
+            "What it loses, it had from the patient's own profile.",
+        ),
+        "copy_history": (
+            "Repeating the codes of earlier visits, the commonest codes after them",
+            "The model adds nothing to copying.",
+            "What is above that, copying cannot find.",
+        ),
+        "shuffled_hierarchy": (
+            "Trained with the codes dealt out at random in the tree",
+            "Which codes share a group says nothing here: the tree is not what helps, if anything does.",
+            "What it loses, it had from the groups of the tree.",
+        ),
+        "random_rows": (
+            "Trained with code tokens that start at random",
+            "What the descriptions say of the codes brings nothing here.",
+            "What it loses, it had from where the code tokens start.",
+        ),
+        "description_rows": (
+            "Trained with code tokens that start as the mean of their description's words",
+            "The base model's own words are as good a start as the one it is compared with.",
+            "What it loses, the other start knows of the codes and the base model's words do not.",
+        ),
+        "encoder_rows": (
+            "Trained with code tokens that start as a sentence encoder's embedding of the description",
+            "A sentence encoder knows no more of the codes than the start it is compared with.",
+            "What it loses, the other start knows of the codes and a sentence encoder does not.",
+        ),
+        "shuffled_rows": (
+            "Trained with the rows of the code tokens dealt out at random among the codes",
+            "It is the spread of the rows that helps, not what the descriptions say.",
+            "What it loses, it had from each code having the row of its own description.",
+        ),
+        "without_memorizing": (
+            "Trained without memorizing first",
+            "Memorizing what the codes mean brings nothing to the ranking here.",
+            "What it loses, it had from memorizing what the codes mean.",
+        ),
+        "with_memorizing": (
+            "Trained from the memorized checkpoint",
+            "Memorizing what the codes mean brings nothing to the ranking here.",
+            "Memorizing first costs that much here.",
+        ),
+    }.items()
+}
 
 
 def shuffled_histories(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
@@ -18,35 +101,133 @@ def shuffled_histories(samples: Sequence[Sample], seed: int = 0) -> list[Sample]
     Raises:
         [`~mera_hf.errors.InputError`]: with fewer than two samples.
     """
+    return [replace(sample, history=giver.history, texts=giver.texts) for sample, giver in _with_others(samples, seed)]
+
+
+def shuffled_profiles(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
+    """Give each sample the profile of another one, by the permutation of [`shuffled_histories`]; all else stays.
+
+    Raises:
+        [`~mera_hf.errors.InputError`]: with fewer than two samples.
+    """
+    return [replace(sample, profile=giver.profile) for sample, giver in _with_others(samples, seed)]
+
+
+def _with_others(samples: Sequence[Sample], seed: int) -> list[tuple[Sample, Sample]]:
     import numpy as np
 
     if len(samples) < 2:
-        raise InputError(f"The shuffled-history control needs two samples or more, not {len(samples)}.")
+        raise InputError(f"A control that shuffles patients needs two samples or more, not {len(samples)}.")
     cycle = np.random.default_rng(seed).permutation(len(samples))
-    shuffled = list(samples)
-    for receiver, giver in zip(cycle, np.roll(cycle, 1), strict=True):
-        given = samples[giver]
-        shuffled[receiver] = replace(samples[receiver], history=given.history, texts=given.texts)
-    return shuffled
+    giver_of = dict(zip(cycle.tolist(), np.roll(cycle, 1).tolist(), strict=True))
+    return [(sample, samples[giver_of[row]]) for row, sample in enumerate(samples)]
 
 
-def shuffled_history(
-    rank: Callable[[Sequence[Sample]], tuple], samples: Sequence[Sample], ks: Sequence[int] = KS, seed: int = 0
-) -> dict[str, float]:
-    """Metrics of a ranker that was shown other patients' histories (this project's choice).
+def evaluation_controls(
+    rank: Callable[[Sequence[Sample], str], tuple],
+    order: np.ndarray,
+    samples: Sequence[Sample],
+    ks: Sequence[int] = KS,
+    seed: int = 0,
+    use_profile: bool = False,
+) -> dict[str, dict]:
+    """Metrics of a ranker that was shown other patients' histories, or told their profiles (this project's choice).
 
-    What is left is what a ranker knows without the patient: about the prevalence ranker's figures. A ranker that keeps
-    its recall here does not use the history.
+    Without the histories, what is left is what a ranker knows without the patient: about the prevalence ranker's figures.
 
     Args:
         rank (`Callable`):
-            From samples to `(order, set_sizes)`, as [`~mera_hf.evaluation.reference.rank_function`] gives.
+            From samples and a title for the progress bar to `(order, set_sizes)`.
+        order (`np.ndarray` of shape (patients, K)):
+            The ranker's own ranking of the samples.
         samples (`Sequence[Sample]`):
             The samples that the ranker was measured on, one a patient. Repeated and new codes are still told apart by
             each patient's own history, so that the split of recall compares with the ranker's row.
+        ks (`Sequence[int]`), seed (`int`): of the metrics and of the permutation.
+        use_profile (`bool`, defaults to `False`):
+            Whether the ranker reads the profile.
 
     Returns:
-        `dict[str, float]`: as [`~mera_hf.evaluation.metrics.evaluate_ranking`].
+        `dict[str, dict]`: the sections `controls` and `drops` of `metrics.json`; both empty with fewer than two samples.
     """
-    order, set_sizes = rank(shuffled_histories(samples, seed))
-    return evaluate_ranking(order, set_sizes, samples, ks)
+    shuffles = {"shuffled_history": shuffled_histories}
+    if use_profile and any(value is not None for sample in samples for value in sample.profile.values()):
+        shuffles["shuffled_profile"] = shuffled_profiles
+    controls, drops = {}, {}
+    for name, shuffle in shuffles.items() if len(samples) > 1 else ():
+        control_order, set_sizes = rank(shuffle(samples, seed), name.replace("_", " "))
+        controls[name] = evaluate_ranking(control_order, set_sizes, samples, ks)
+        drops[name] = {f"recall@{k}": drop_interval(order, control_order, samples, k) for k in ks}
+    return {"controls": controls, "drops": drops}
+
+
+def drop_interval(order: np.ndarray, control: np.ndarray, samples: Sequence[Sample], k: int = 20) -> list[float]:
+    """95 % bootstrap interval over patients of recall@k less that of a control, each patient beside themselves.
+
+    Args:
+        order, control (`np.ndarray` of shape (patients, K)): rankings of the same samples.
+        samples (`Sequence[Sample]`): two or more.
+        k (`int`, defaults to 20).
+
+    Returns:
+        `[low, high]`.
+    """
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    drops = [
+        (np.isin(sample.target, own[:k]).mean() - np.isin(sample.target, other[:k]).mean())
+        for sample, own, other in zip(samples, order, control, strict=True)
+    ]
+    drawn = bootstrap((drops,), np.mean, n_resamples=1000, batch=100, method="percentile", random_state=0)
+    return [float(end) for end in drawn.confidence_interval]
+
+
+def control_sentence(
+    name: str,
+    own: float | dict,
+    control: float | dict,
+    interval: Sequence[float] | None = None,
+    metric: str = "recall@20",
+) -> str:
+    """What a control says, in plain words.
+
+    A difference below one point is none. A larger one whose interval holds 0 may be chance, and is said to be undecided.
+
+    Args:
+        name (`str`): one of [`CONTROLS`].
+        own (`float` or `dict`): the figure without the change; a fraction or a spread.
+        control (`float` or `dict`): that of the control.
+        interval (`Sequence[float]`, *optional*): `[low, high]` of `own - control`, the same patients on both sides.
+        metric (`str`, defaults to `"recall@20"`): what was measured.
+
+    Raises:
+        [`~mera_hf.errors.InputError`]: for a name that is no control.
+    """
+    if name not in CONTROLS:
+        raise InputError(f"`name` is {name!r}; choose one of {', '.join(CONTROLS)}.")
+    words, drop = CONTROLS[name], mean_of(own) - mean_of(control)
+    low, high = interval or (drop, drop)
+    text = f"{words.change}: {metric} of {format_figure(metric, control)} % instead of {format_figure(metric, own)} %"
+    if interval:
+        text += f" (a difference of {-100 * high:+.1f} to {-100 * low:+.1f} points, 95 % interval over patients)"
+    if abs(drop) < AS_WELL:
+        return f"{text}, which is as well. {words.meaning}"
+    if low <= 0 <= high:
+        return f"{text}. These patients are too few to say whether it does as well."
+    return f"{text}. {words.loss if drop > 0 else 'The control does better.'}"
+
+
+def control_sentences(metrics: dict) -> list[str]:
+    """[`control_sentence`] for the recall@20 of each control in a `metrics.json`."""
+    rankers, drops, metric = metrics["rankers"], metrics.get("drops", {}), "recall@20"
+    sentences = []
+    for name, figures in metrics["controls"].items():
+        if metric in figures and metric in rankers["mera"]:
+            interval = drops.get(name, {}).get(metric)
+            text = control_sentence(name, rankers["mera"][metric], figures[metric], interval, metric)
+            if name == "shuffled_history" and "prevalence" in rankers:
+                known = format_figure(metric, rankers["prevalence"][metric])
+                text += f" Ranking by prevalence alone gives {known} %."
+            sentences.append(text)
+    return sentences

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
+from mera_hf.evaluation.bootstrap import intervals
 from mera_hf.evaluation.calibration import calibrate
 from mera_hf.evaluation.checkpoint import peak_memory_mb, versions
-from mera_hf.evaluation.metrics import KS, evaluate_ranking, intervals
+from mera_hf.evaluation.metrics import KS, evaluate_ranking
 from mera_hf.evaluation.model_ranking import rank_samples
 from mera_hf.evaluation.reference import fit_references
 from mera_hf.evaluation.results import build_metrics

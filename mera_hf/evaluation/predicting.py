@@ -21,6 +21,7 @@ from mera_hf.data.patient_files import Shard, check_rows, cut_shards, input_file
 from mera_hf.data.prepare import describe_file
 from mera_hf.errors import InputError
 from mera_hf.evaluation.checkpoint import versions
+from mera_hf.evaluation.rankings import rankings_table
 from mera_hf.evaluation.results import write_text
 
 
@@ -175,8 +176,6 @@ def fingerprint(model: MeraForDiagnosis) -> str:
 
 def _rank(model, tokenizer, patients: list[dict], settings: dict, bar: tqdm) -> pa.Table:
     """The rankings of one shard as a table."""
-    import numpy as np
-    import pyarrow as pa
 
     def count(batches):
         for rows in batches:
@@ -184,17 +183,9 @@ def _rank(model, tokenizer, patients: list[dict], settings: dict, bar: tqdm) -> 
             bar.update(len(rows))
 
     ranking = model.rank(patients, tokenizer, batch_size=BATCH_ROWS, progress=count, **settings)
-    length = ranking.order.shape[1]
-    ends = pa.array(np.arange(len(patients) + 1, dtype=np.int32) * length)
-    codes = pa.array(model.config.codes, pa.string()).take(pa.array(ranking.order.flatten().numpy()))
-    return pa.table(
-        {
-            "patient_id": pa.array([patient["patient_id"] for patient in patients], pa.string()),
-            "codes": pa.ListArray.from_arrays(ends, codes),
-            "probabilities": pa.ListArray.from_arrays(ends, pa.array(ranking.probabilities.flatten().numpy())),
-            "set_size": pa.array(ranking.set_sizes.numpy(), pa.int32()),
-        }
-    )
+    identifiers = [patient["patient_id"] for patient in patients]
+    figures = (part.numpy() for part in (ranking.order, ranking.probabilities, ranking.set_sizes))
+    return rankings_table(identifiers, model.config.codes, *figures)
 
 
 def _write_part(table: pa.Table, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mera_hf.data.samples import Sample
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
+from mera_hf.evaluation.controls import control_sentences
 from mera_hf.evaluation.results import (
     COLUMNS,
     SIZE_METRICS,
@@ -151,7 +152,7 @@ def render_report(report: dict) -> str:
         metrics=metrics,
         headline=headline(metrics),
         rivals=rivals_sentence(metrics),
-        control=control_sentence(metrics),
+        control=_tied(" ".join(control_sentences(metrics))),
         headings=[COLUMNS[column] for column in columns],
         meanings=[(COLUMNS[column], MEANINGS[column]) for column in columns],
         rows=rows,
@@ -225,27 +226,6 @@ def rivals_sentence(metrics: dict) -> str:
     if not ahead:
         return "No reference ranker is ahead of MERA in any column."
     return "Ahead of MERA: " + "; ".join(f"{title} in {', '.join(columns)}" for title, columns in ahead.items()) + "."
-
-
-def control_sentence(metrics: dict) -> str | None:
-    """What the shuffled-history control says, in plain words; `None` if it was not run."""
-    control = metrics["controls"].get("shuffled_history")
-    if control is None:
-        return None
-    own, shuffled = metrics["rankers"]["mera"]["recall@20"], control["recall@20"]
-    drop = 100 * (mean_of(own) - mean_of(shuffled))
-    text = (
-        f"Shown another patient's history instead of their own, MERA's R@20 goes from "
-        f"{format_figure('recall@20', own)} to {format_figure('recall@20', shuffled)} %"
-    )
-    prevalence = metrics["rankers"].get("prevalence")
-    if prevalence:
-        text += f", where ranking by prevalence alone gives {format_figure('recall@20', prevalence['recall@20'])} %"
-    if drop < 1:
-        return _tied(
-            text + ". The ranking hardly depends on the history: it has not learned what patients' pasts tell."
-        )
-    return _tied(text + ". What it loses, it had from the patient's own history.")
 
 
 def _tied(text: str) -> str:

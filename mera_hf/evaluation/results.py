@@ -5,7 +5,12 @@
      "rankers": {"mera": {"recall@20": 0.6, ...}, "copy_history": {...}, ...},
      "controls": {"shuffled_history": {"recall@20": 0.5, ...}},
      "run": {"recipe", "seed", "versions", "seconds", "peak_memory_mb"},
+     "drops": {"shuffled_history": {"recall@20": [0.18, 0.21], ...}}     optional: bootstrap of mera less a control
+     "findings": [{"signature", "says", "knob"}]                         optional: see `findings.py`
      "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}},            optional: bootstrap over patients
+     "comparisons": [{"a": "mera", "b": "gru", "metric": "recall@20",    optional: paired differences, a less b
+                      "difference": 0.02, "interval": [0.01, 0.03],
+                      "p": 0.001, "p_holm": 0.004}],
      "strata": {"sex": {"female": {"patients", "true_codes",             optional, as all that follow: see `strata.py`
                                    "rankers": {...}, "intervals": {"mera": {...}}},
                         "male": {"patients": "< 10"}}},                  too few to be measured
@@ -47,9 +52,13 @@ COUNTS = (
     "mean",  # steps in the tree
 )
 SIGNED = ("difference", "interval")
-UNIT_METRICS = ("weighted_f1", "weighted_f1_eov", "empty_set_share")
+F1_METRICS = ("weighted_f1", "macro_f1", "micro_f1")
+UNIT_METRICS = ("map", *F1_METRICS, *(f"{name}_eov" for name in F1_METRICS), "empty_set_share")
 SIZE_METRICS = ("mean_set_size", "mean_true_size")
-RECALLS = ("recall", "repeated_recall", "new_recall", "occurred", "not_occurred")
+METRICS_AT_K = (
+    *("recall", "repeated_recall", "new_recall", "occurred", "not_occurred"),
+    *("precision", "accuracy", "ndcg"),
+)
 
 # The columns of the tables, with their headings; a column that no ranker has is left out.
 COLUMNS = {
@@ -62,6 +71,18 @@ COLUMNS = {
     "new_recall@20": "new R@20",
     "mean_set_size": "set size",
 }
+# Those of a second table, for readers of other papers
+MORE_COLUMNS = {
+    "ndcg@10": "nDCG@10",
+    "ndcg@20": "nDCG@20",
+    "map": "MAP",
+    "precision@10": "P@10",
+    "accuracy@20": "acc@20",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "macro_f1_eov": "macro F1 of set",
+    "micro_f1_eov": "micro F1 of set",
+}
 TITLES = {
     "mera": "MERA",
     "prevalence": "prevalence",
@@ -70,6 +91,14 @@ TITLES = {
     "logistic": "logistic",
     "gru": "GRU",
     "shuffled_history": "MERA, histories shuffled",
+    "shuffled_profile": "MERA, profiles shuffled",
+    "shuffled_hierarchy": "MERA, hierarchy shuffled",
+    "random_rows": "MERA, random rows",
+    "description_rows": "MERA, rows of descriptions",
+    "encoder_rows": "MERA, rows of a sentence encoder",
+    "shuffled_rows": "MERA, rows shuffled",
+    "without_memorizing": "MERA, not memorized",
+    "with_memorizing": "MERA, memorized first",
 }
 
 
@@ -120,7 +149,8 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
         for key in keys:
             _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    others = metrics.keys() - SECTIONS.keys() - {"intervals", *BREAKDOWNS}
+    known = {"intervals", "drops", "findings", "comparisons", *BREAKDOWNS}
+    others = metrics.keys() - SECTIONS.keys() - known
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
     for section in ("rankers", "controls"):
@@ -143,6 +173,15 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         for name, stratum in strata.items():
             place = f"{source}: `strata.{stratification}.{name}`"
             _require("patients" in stratum, f"{place} does not say how many `patients` it has.")
+    for name, figures in metrics.get("drops", {}).items():
+        _require(name in metrics["controls"], f"{source}: `drops.{name}` names no control.")
+        for metric, pair in figures.items():
+            right = isinstance(pair, list) and len(pair) == 2 and -1 <= pair[0] <= pair[1] <= 1
+            _require(right, f"{source}: `drops.{name}.{metric}` must be [low, high], fractions, not {pair!r}.")
+    for i, finding in enumerate(metrics.get("findings", [])):
+        right = isinstance(finding, dict) and finding.keys() == {"signature", "says", "knob"}
+        _require(right, f"{source}: `findings[{i}]` must have signature, says and knob.")
+    _check_comparisons(metrics.get("comparisons", []), metrics["rankers"], source)
 
 
 def write_metrics(metrics: dict, path: str | Path) -> None:
@@ -252,13 +291,16 @@ def format_figure(metric: str, value: float | dict | None) -> str:
     return text
 
 
-def table_rows(metrics: dict) -> tuple[list[str], list[tuple[str, list[str], list[bool]]]]:
+def table_rows(
+    metrics: dict, headings: dict[str, str] = COLUMNS
+) -> tuple[list[str], list[tuple[str, list[str], list[bool]]]]:
     """What every table shows: the columns' metrics, and per row its title, its texts and which of them are the best.
 
-    The best of a column is sought among rankers; a control and the set size are never best.
+    The best of a column is sought among rankers; a control and the set size are never best. `headings` maps the metrics
+    that are wanted to the columns' headings; one that no ranker has is left out.
     """
     rankers, controls = metrics["rankers"], metrics["controls"]
-    columns = [column for column in COLUMNS if any(column in figures for figures in rankers.values())]
+    columns = [column for column in headings if any(column in figures for figures in rankers.values())]
     best = {
         column: max(mean_of(figures[column]) for figures in rankers.values() if column in figures)
         for column in columns
@@ -275,10 +317,10 @@ def table_rows(metrics: dict) -> tuple[list[str], list[tuple[str, list[str], lis
     return columns, rows
 
 
-def table_text(metrics: dict) -> str:
+def table_text(metrics: dict, headings: dict[str, str] = COLUMNS) -> str:
     """The table for a terminal: percent, the best ranker of each column marked `*`, the controls under a line."""
-    columns, rows = table_rows(metrics)
-    header = ["percent", *(COLUMNS[column] for column in columns)]
+    columns, rows = table_rows(metrics, headings)
+    header = ["percent", *(headings[column] for column in columns)]
     cells = [
         [title, *(text + ("*" if mark else " ") for text, mark in zip(texts, marks, strict=True))]
         for title, texts, marks in rows
@@ -300,11 +342,11 @@ def table_text(metrics: dict) -> str:
     return "\n".join(lines)
 
 
-def table_markdown(metrics: dict) -> str:
+def table_markdown(metrics: dict, headings: dict[str, str] = COLUMNS) -> str:
     """The same table in Markdown, for READMEs and cards: the best of each column in bold, controls in italics."""
-    columns, rows = table_rows(metrics)
+    columns, rows = table_rows(metrics, headings)
     lines = [
-        "| percent | " + " | ".join(COLUMNS[column] for column in columns) + " |",
+        "| percent | " + " | ".join(headings[column] for column in columns) + " |",
         "|---|" + "---:|" * len(columns),
     ]
     for i, (title, texts, marks) in enumerate(rows):
@@ -338,7 +380,7 @@ def _shape(section: dict) -> dict:
 
 
 def _check_figure(place: str, metric: str, value: object) -> None:
-    known = metric in UNIT_METRICS + SIZE_METRICS or re.fullmatch(rf"({'|'.join(RECALLS)})@[1-9]\d*", metric)
+    known = metric in UNIT_METRICS + SIZE_METRICS or re.fullmatch(rf"({'|'.join(METRICS_AT_K)})@[1-9]\d*", metric)
     _require(known, f"{place} is not a metric of this schema.")
     _check_value(place, metric, value)
 
@@ -372,6 +414,21 @@ def _check_breakdown(place: str, key: str, value: object, rankers: dict) -> None
         _require(value[0] <= value[1], f"{place} has its ends swapped: {value!r}.")
     elif not isinstance(value, str):
         _check_value(place, key, value)
+
+
+def _check_comparisons(comparisons: object, rankers: dict, source: str) -> None:
+    _require(isinstance(comparisons, list), f"{source}: `comparisons` must be a list.")
+    for i, row in enumerate(comparisons):
+        place = f"{source}: `comparisons[{i}]`"
+        keys = ("a", "b", "metric", "difference", "interval", "p", "p_holm")
+        _require(isinstance(row, dict) and row.keys() == set(keys), f"{place} must have {', '.join(keys)}.")
+        for side in ("a", "b"):
+            known = row[side] in rankers and row["metric"] in rankers[row[side]]
+            _require(known, f"{place} names no ranker with {row['metric']}: {row[side]!r}.")
+        for p in (row["p"], row["p_holm"]):
+            _check_number(f"{place}, its p-value", "p", p)
+        low, high = row["interval"]
+        _require(low <= high, f"{place} has the ends of its interval swapped: {row['interval']!r}.")
 
 
 def _check_number(place: str, metric: str, value: object) -> None:

@@ -28,6 +28,8 @@ class MeraArguments:
             token rows, `random`, or `encoder`, a sentence encoder's embedding of the description.
         encoder (`str`, *optional*):
             Sentence encoder of `initialise: encoder`: a model name, folder, or installed package.
+        shuffle_rows (`bool`, *optional*, defaults to `False`):
+            A control: the rows that `initialise` makes are dealt out at random among the codes.
         history_text (`str`, *optional*, defaults to `"code"`):
             How a code of the history is written: `code`, `code+description` or `description`.
         use_profile (`bool`, *optional*, defaults to `True`):
@@ -71,6 +73,10 @@ class MeraArguments:
     encoder: str | None = field(
         default=None,
         metadata={"help": "Sentence encoder of `initialise: encoder`: a model name, folder, or installed package."},
+    )
+    shuffle_rows: bool = field(
+        default=False,
+        metadata={"help": "A control: the rows that `initialise` makes are dealt out at random among the codes."},
     )
     history_text: str = field(
         default="code",

@@ -208,6 +208,23 @@ def _start_rows(model, start, count, description_ids, old_size, initialise, embe
         matrix[start : start + count] = rows.to(matrix.dtype)
 
 
+@torch.no_grad()
+def shuffle_code_rows(model: MeraForDiagnosis, seed: int) -> None:
+    """Deal the rows of the code tokens out at random among the codes, in place: a control of their initialisation.
+
+    The input row and the output row of a code stay together.
+
+    Args:
+        model (`MeraForDiagnosis`): a model with code tokens.
+        seed (`int`): of the permutation.
+    """
+    start, count = model.config.code_token_start, model.config.num_codes
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)) + start
+    weights = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    for weight in {id(weight): weight for weight in weights}.values():  # tied matrices share one
+        weight[start : start + count] = weight[order.to(weight.device)]
+
+
 def _principal_components(embeddings: torch.Tensor, width: int) -> torch.Tensor:
     """The rows reduced to their first principal components, zero where there are fewer than `width`: (codes, width)."""
     centred = embeddings - embeddings.mean(0)

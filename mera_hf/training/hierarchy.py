@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..icd import LEVELS
 
 
 SPACE = "space"  # level 0: all codes of the candidate space
@@ -45,7 +44,7 @@ class Hierarchy:
     levels, groups are many and small, and it is cheaper to look up the few groups of the true codes.
 
     Args:
-        level_groups (`dict[str, list[int]]`): for each level of the tree, the group of every code; -1 without one.
+        level_groups (`dict[str, list[int]]`): for each level, coarsest first, the group of every code; -1 without one.
         num_codes (`int`): number of codes `C`.
         levels (`list[str]`, *optional*): levels to keep, [`SPACE`] among them or not; all without it.
         contrast_groups (`bool`, *optional*, defaults to `False`): whether groups are contrasted with groups, so that all
@@ -89,8 +88,8 @@ class Hierarchy:
         starts = torch.zeros(num_codes, dtype=torch.bool)  # where a run of codes with the same groups begins
         starts[:1] = True
         boundaries = {}
-        for level in LEVELS:  # a config that was saved has them in alphabetical order
-            if level not in level_groups or (levels is not None and level not in levels):
+        for level in level_groups:
+            if levels is not None and level not in levels:
                 continue
             groups = torch.tensor(level_groups[level])
             sizes = _sizes(groups)  # (C,)

@@ -6,6 +6,7 @@ import torch
 from trl.trainer.base_config import _BaseConfig
 
 from ..errors import InputError
+from .code_order import HIERARCHIES
 from .hierarchy import SPACE
 from .losses import EOV_LOSSES
 
@@ -34,9 +35,13 @@ class MeraTrainerConfig(_BaseConfig):
     > `bf16` defaults to `True` only where a GPU supports it, and `activation_checkpointing` to `False`: timelines are short.
 
     Parameters:
+        hierarchy (`str`, *optional*, defaults to `"icd"`):
+            Groups of codes of the contrastive loss: `icd`, the levels of the tree; `ccs` or `ccsr`, one level of that name
+            with the groups of AHRQ; `shuffled`, a control: the groups of the tree keep their sizes and nesting, and codes
+            are dealt out among its places at random, by `seed`.
         levels (`list[str]`, *optional*):
             Levels of the contrastive loss: `space` (all codes), `chapter`, `block`, `category`, `subcategory1` ...; all that
-            the tree has by default.
+            the hierarchy has by default.
         level_weights (`dict[str, float]`, *optional*):
             Weight of each level in the mean over levels; 1 where a level is not named.
         tau (`float`, *optional*, defaults to `1.0`):
@@ -53,7 +58,10 @@ class MeraTrainerConfig(_BaseConfig):
             Whether the other true codes stand in the denominator of L_CL at the level of the whole space, so that the
             softmax gives the share of a code in the visit (this project's addition).
         prefix_share (`float`, *optional*, defaults to `1.0`):
-            Share of the decisions behind the first code of a visit that an epoch trains on, drawn afresh each epoch.
+            Share of the decisions behind the first code of a visit that an epoch trains on, drawn afresh each epoch. At 0
+            no part of a visit is ever given, and EOV trains by the decision before its first code alone.
+        perturb_orders (`bool`, *optional*, defaults to `True`):
+            Whether the codes of each visit come in a fresh order each epoch; in the order of the tree otherwise.
         ema_decay (`float`, *optional*):
             Decay of an exponential moving average of the weights, which is what training leaves behind.
         first_weight (`float`, *optional*, defaults to `1.0`):
@@ -88,11 +96,18 @@ class MeraTrainerConfig(_BaseConfig):
     gradient_checkpointing: bool | None = field(
         default=None, metadata={"help": "Older name of `activation_checkpointing`."}
     )
+    hierarchy: str = field(
+        default="icd",
+        metadata={
+            "help": "Groups of codes of the contrastive loss: `icd`, the levels of the tree, `ccs` or `ccsr`, one level "
+            "with the groups of AHRQ, or `shuffled`, a control: codes are dealt out at random in the tree."
+        },
+    )
     levels: list[str] | None = field(
         default=None,
         metadata={
             "help": "Levels of the contrastive loss: `space` (all codes), `chapter`, `block`, `category`, `subcategory1` "
-            "...; all that the tree has by default."
+            "...; all that the hierarchy has by default."
         },
     )
     level_weights: dict[str, float] | str | None = field(
@@ -116,7 +131,13 @@ class MeraTrainerConfig(_BaseConfig):
         default=1.0,
         metadata={
             "help": "Share of the decisions behind the first code of a visit that an epoch trains on, drawn afresh each "
-            "epoch."
+            "epoch; at 0 no part of a visit is ever given."
+        },
+    )
+    perturb_orders: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether the codes of each visit come in a fresh order each epoch; in the order of the tree otherwise."
         },
     )
     ema_decay: float | None = field(
@@ -199,10 +220,14 @@ class MeraTrainerConfig(_BaseConfig):
         check_loading(self)
         if self.eov_loss not in EOV_LOSSES:
             raise InputError(f"`eov_loss` is {self.eov_loss!r}; choose one of {', '.join(EOV_LOSSES)}.")
+        if self.hierarchy not in HIERARCHIES:
+            raise InputError(f"`hierarchy` is {self.hierarchy!r}; choose one of {', '.join(HIERARCHIES)}.")
         if self.layout not in LAYOUTS:
             raise InputError(f"`layout` is {self.layout!r}; choose one of {', '.join(LAYOUTS)}.")
         if self.orders < 1 or (self.orders > 1 and self.layout != "tree"):
             raise InputError(f"`orders` is {self.orders}; it is 1 or more, and 1 unless `layout` is tree.")
+        if self.orders > 1 and not self.perturb_orders:
+            raise InputError(f"`orders` is {self.orders}, and all are the same without `perturb_orders`; set it to 1.")
         if self.max_batch_tokens is not None and self.max_batch_tokens < 1:
             raise InputError(f"`max_batch_tokens` is {self.max_batch_tokens}; it must be 1 or more.")
         if self.packing and self.max_batch_tokens is None:
@@ -220,8 +245,8 @@ class MeraTrainerConfig(_BaseConfig):
         if self.first_weight <= 0:
             # `prefix_share` may leave a visit nothing but this decision
             raise InputError(f"`first_weight` is {self.first_weight}; it has to be above 0.")
-        if not 0 < self.prefix_share <= 1:
-            raise InputError(f"`prefix_share` is {self.prefix_share}; a share lies above 0 and is 1 at most.")
+        if not 0 <= self.prefix_share <= 1:
+            raise InputError(f"`prefix_share` is {self.prefix_share}; a share lies between 0 and 1.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise InputError(f"`ema_decay` is {self.ema_decay}; a decay lies between 0 and 1.")
         if self.ema_decay is not None and self.load_best_model_at_end:
@@ -230,3 +255,9 @@ class MeraTrainerConfig(_BaseConfig):
             )
         if self.levels is not None and not self.levels:
             raise InputError(f"`levels` is empty; name one level at least, such as `{SPACE}`.")
+        if self.hierarchy != "icd" and self.levels == [SPACE]:
+            level = "chapter" if self.hierarchy == "shuffled" else self.hierarchy
+            raise InputError(
+                f"`hierarchy` is {self.hierarchy}, but `levels` is {SPACE} alone, where there are no groups: name others, "
+                f"such as `levels: [{SPACE}, {level}]`."
+            )

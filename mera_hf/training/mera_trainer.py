@@ -14,6 +14,7 @@ from ..data.timelines import BudgetSampler, LengthSampler, TimelineCollator, Tim
 from ..errors import InputError
 from ..modeling_mera import FORWARD_INPUTS, MeraOutput, Readout
 from ..timeline_mera import TimelineEncoder, check_code_tokens
+from .code_order import grouped_codes, in_order
 from .fused_loss import FusedLoss
 from .head_start import start_ranking_head
 from .hierarchy import SPACE, Hierarchy
@@ -93,11 +94,10 @@ class MeraTrainer(_BaseTrainer):
         except ValueError as error:
             raise InputError(str(error)) from error
         self.encoder = TimelineEncoder(config, processing_class, args.max_length)
-        self.hierarchy = Hierarchy(
-            config.level_groups, config.num_codes, args.levels, contrast_groups=args.group_weight > 0
-        )
+        groups, self.code_order = grouped_codes(config, args.hierarchy, args.seed)
+        self.hierarchy = Hierarchy(groups, config.num_codes, args.levels, contrast_groups=args.group_weight > 0)
         self.fused_loss = FusedLoss(self.hierarchy, self._losses, args.tau)
-        levels = [level for level in (SPACE, *config.level_groups) if args.levels is None or level in args.levels]
+        levels = [level for level in (SPACE, *groups) if args.levels is None or level in args.levels]
         unknown = set(args.level_weights or {}) - set(levels)
         if unknown:
             raise InputError(f"`level_weights` names {sorted(unknown)[0]!r}, which is not one of {', '.join(levels)}.")
@@ -116,7 +116,13 @@ class MeraTrainer(_BaseTrainer):
             )
         if train_dataset is not None:
             train_dataset = TimelineDataset(
-                train_dataset, self.encoder, first_target, args.seed, args.prefix_share, self.orders
+                train_dataset,
+                self.encoder,
+                first_target,
+                args.seed,
+                args.prefix_share,
+                self.orders,
+                args.perturb_orders,
             )
             if args.process_index == 0 and (train_dataset.left_out or train_dataset.dropped_visits):
                 logger.warning(
@@ -319,6 +325,9 @@ class MeraTrainer(_BaseTrainer):
         hierarchy = self.hierarchy.to(readout.hidden.device)
         targets = DecisionTargets.from_batch(batch, hierarchy.num_codes, self.args.first_weight)
         targets.weights *= batch["visit_patient"][batch["decision_visit"]] < _patients(batch)
+        if self.code_order is not None:
+            self.code_order = self.code_order.to(readout.hidden.device)
+            readout, targets = in_order(readout, targets, self.code_order)
         return self.fused_loss(readout, targets)
 
     def _losses(self, pools: Pools, targets: DecisionTargets) -> torch.Tensor:

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..icd import code_tree, sort_codes
 from ..timeline_mera import profile_text
 from .arguments import CANDIDATES, MeraArguments
-from .code_tokens import add_code_tokens, configure, load_base, peft_config
+from .code_tokens import add_code_tokens, configure, load_base, peft_config, shuffle_code_rows
 from .from_scratch import from_scratch
 from .merge_adapter import load_adapter, merged, save_adapter
 
@@ -49,11 +49,11 @@ def load_model(
         mera_args (`MeraArguments`): codes and how the model reads.
         dataset (`DatasetDict`): the prepared dataset; a model from scratch has to know its words.
         cohort_codes (`list[str]`): its codes.
-        seed (`int`): of random weights.
+        seed (`int`): of random weights and of `shuffle_rows`.
 
     Raises:
         [`InputError`]: where neither `model_name_or_path` nor `from_scratch` is given, or the checkpoint lacks
-            codes of the dataset.
+            codes of the dataset, or has rows already that are to be shuffled.
     """
     from transformers import AutoTokenizer, set_seed
 
@@ -77,9 +77,16 @@ def load_model(
                 f"checkpoint {name!r} is of another vocabulary: it lacks {len(missing)} of the {len(cohort_codes)} codes of "
                 f"`dataset`, such as {missing[0]}; memorize with this dataset, or with `candidates: tree`."
             )
+        if mera_args.shuffle_rows:
+            raise InputError(
+                f"`shuffle_rows` deals out the rows that `initialise` makes, and checkpoint {name!r} has rows of its own; "
+                "start from its base model, or set it when memorizing."
+            )
         configure(model, **mera_args.config_fields())
     else:
         add_code_tokens(model, tokenizer, codes, mera_args.initialise, mera_args.encoder, **mera_args.config_fields())
+        if mera_args.shuffle_rows:
+            shuffle_code_rows(model, seed)
     return model, tokenizer
 
 

@@ -62,20 +62,27 @@ def synthetic(n_patients: int, n_codes: int, seed: int = 0):
 
 def measure(patients, train_visits) -> dict[str, float]:
     """Seconds of each section."""
+    from mera_hf.evaluation.bootstrap import tally_intervals
     from mera_hf.evaluation.coarse import measure_coarse
     from mera_hf.evaluation.fairness import fairness_gaps
     from mera_hf.evaluation.heart_failure import measure_heart_failure
-    from mera_hf.evaluation.metrics import KS, evaluate_ranking, intervals, recall_curve
+    from mera_hf.evaluation.metrics import KS, recall_curve
     from mera_hf.evaluation.strata import measure_strata
+    from mera_hf.evaluation.tally import tally_ranking
     from mera_hf.evaluation.tree_distance import measure_distance
 
-    samples, rankings = patients.samples, patients.rankings
+    samples, rankings = patients.samples, patients.rankings.values()
     ks = [k for k in KS if k <= len(patients.codes)]
-    mera = rankings["mera"]
+
+    def rankers():
+        for each in rankings:
+            tally = tally_ranking(each.order, each.set_sizes, samples, ks)
+            tally.measure()
+            tally_intervals(tally)
+
     sections = {
-        "rankers": lambda: [evaluate_ranking(each.order, each.set_sizes, samples, ks) for each in rankings.values()],
-        "curves": lambda: [recall_curve(each.order, samples, max(ks)) for each in rankings.values()],
-        "intervals": lambda: intervals(mera.order, mera.set_sizes, samples, ks),
+        "rankers": rankers,
+        "curves": lambda: [recall_curve(each.order, samples, max(ks)) for each in rankings],
         "strata": lambda: measure_strata(patients, train_visits),
         "fairness": lambda: fairness_gaps(patients),
         "coarse": lambda: measure_coarse(patients),

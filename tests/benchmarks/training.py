@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, Trainer
 
-from mera_hf.cli.recipe import open_dataset, parse_recipe
+from mera_hf.cli.recipe import open_dataset
 from mera_hf.data.prepare import prepare
 from mera_hf.data.timelines import LengthSampler, TimelineDataset
 from mera_hf.timeline_mera import Timeline
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.mera_trainer import MeraTrainer
+from mera_hf.training.recipe import parse_recipe
 from mera_hf.training.stages import load_model
 
 from .timing import best_of

@@ -8,6 +8,7 @@ from command import RECIPES, TINY, memorize, mera, succeed, train
 from transformers import AutoModel, AutoTokenizer
 
 from mera_hf.data.prepare import load_codes, load_prepared, read_report
+from mera_hf.evaluation.findings import findings
 from mera_hf.evaluation.results import read_metrics
 
 
@@ -76,15 +77,25 @@ def test_evaluate_writes_a_valid_report(work, source, tmp_path, monkeypatch):
     assert metrics["dataset"]["patients"] == read_report(folder / "dataset")["splits"]["test"]["patients"] >= 3
     assert metrics["dataset"]["split"] == "test" and metrics["protocol"]["candidates"] == "cohort"
     assert metrics["run"]["recipe"] == "tiny-cpu/train" and metrics["run"]["seed"] == 0
-    assert {"mera", "prevalence", "copy_history"} <= set(metrics["rankers"]) and "shuffled_history" in metrics[
-        "controls"
-    ]
+    assert {"mera", "prevalence", "copy_history"} <= set(metrics["rankers"])
+    told = {"shuffled_history", "shuffled_profile"}
+    assert metrics["controls"].keys() == metrics["drops"].keys() == told
     assert names(tmp_path / "out") == {"metrics.json", "table.md", "report.html", "plots"}
     assert "R@20" in run.out and "copy history" in run.out
+    memorized = json.loads((folder / "memorized" / "memorization.json").read_text())
+    training = json.loads((folder / "model" / "training.json").read_text())
+    assert training["memorization"] == memorized
+    assert metrics["findings"] == findings(metrics, training, memorized, read_config(folder)["rerank_depth"])
+    for finding in metrics["findings"]:
+        assert finding["says"] in run.out and finding["knob"] in run.out
     assert f"written to {tmp_path / 'out'}: metrics.json, table.md, report.html, plots/" in run.out
     suggested = run.out.split("next: mera ")[1].strip()
     verb, checkpoint, option, visits = suggested.split(" ", 3)
     assert mera(verb, checkpoint, option, visits.strip('"')).status == 0, "the next command can be pasted"
+
+
+def read_config(folder):
+    return json.loads((folder / "model" / "config.json").read_text())
 
 
 def few_references(checkpoint):

@@ -82,6 +82,37 @@ def test_the_table_goes_to_standard_output(small):
     assert sum(line[:4].strip().isdigit() for line in run.out.splitlines()) == 3
 
 
+def test_explain_says_what_moved_the_first_codes(small):
+    visits = "250.00 401.9; 428.0 584.9"
+    plain = predict(small, visits, "--sex", "F", "--top-k", "5")
+    run = predict(small, visits, "--sex", "F", "--top-k", "5", "--explain")
+    assert run.status == 0 and run.out.startswith(plain.out.rstrip("\n")) and "explaining" not in run.err
+    lines = run.out[len(plain.out) :].splitlines()
+    assert max(map(len, lines)) <= 100
+    heads = [line.split()[1] for line in lines if line.startswith("rank ")]
+    assert heads == ["1:", "2:", "3:"]
+    assert any("visit 2, the last: 428.0 584.9" in line for line in lines)
+    assert lines[-1] == "This says what the model used, not what causes a disease."
+
+
+def test_the_explanation_in_json_is_about_the_ranking_beside_it(small):
+    result = json.loads(predict(small, "250.00 401.9; 428.0 584.9", "--explain", "2", "--json").out)
+    explanation, ranking = result["explanation"], result["ranking"]
+    assert explanation["visits"] == result["visits"] and explanation["set_size"] == result["set_size"]
+    assert [code["code"] for code in explanation["codes"]] == [row["code"] for row in ranking[:2]]
+    ranks = {row["code"]: row["rank"] for row in ranking}
+    # What is said of a visit is what `mera predict` says without it
+    without = json.loads(predict(small, "428.0 584.9", "--top-k", "1000", "--json").out)
+    left = {row["code"]: row for row in without["ranking"]}
+    for code in explanation["codes"]:
+        assert code["rank"] == ranks[code["code"]] and code["path"][0]["level"] == "chapter"
+        (visit,) = (part for part in code["effects"] if part["kind"] == "visit" and part["visits"] == [1])
+        assert visit["rank_without"] == left[code["code"]]["rank"]
+        assert visit["set_size_without"] == without["set_size"]
+        assert abs(code["probability"] - visit["probability"] - left[code["code"]]["probability"]) < 1e-4
+    assert "explanation" not in without
+
+
 def test_a_subcategory_counts_as_the_category_that_the_model_knows():
     assert read_visits("250.03 428.1 428; 4280", "ICD9CM", ["ICD9CM:250", "ICD9CM:428"]) == [
         ["ICD9CM:250", "ICD9CM:428"],
@@ -102,6 +133,7 @@ def test_what_cannot_be_read_is_refused_by_visit_and_value(small):
     refused(predict(small, "428.0", "--icd", "10"), "this model knows ICD9CM codes only")
     refused(predict(small, "428.0", "--top-k", "0"), "`--top-k` is 0")
     refused(predict(small, "428.0", "--top-k", "-1"), "`--top-k` is -1")
+    refused(predict(small, "428.0", "--explain", "0"), "`--explain` is 0; it must be 1 or more")
     refused(predict(small, "428.0", "--age", "-3"), "`--age` is -3")
     refused(predict(small, "428.0", "--age", "nan"), "`--age` is nan")
 

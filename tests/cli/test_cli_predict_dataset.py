@@ -80,6 +80,7 @@ def test_a_prepared_folder_has_splits(small, tmp_path):
     [
         (("--dataset", "x", "--output-dir", "y", "--sex", "F"), "`--sex` belongs to `--visits`, not to `--dataset`"),
         (("--dataset", "x", "--output-dir", "y", "--json"), "`--json` belongs to `--visits`"),
+        (("--dataset", "x", "--output-dir", "y", "--explain"), "`--explain` belongs to `--visits`"),
         (("--visits", "486", "--output-dir", "y"), "`--output-dir` belongs to `--dataset`, not to `--visits`"),
         (("--visits", "486", "--resume"), "`--resume` belongs to `--dataset`"),
         (("--dataset", "x"), "`--output-dir` is missing"),

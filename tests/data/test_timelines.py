@@ -89,6 +89,17 @@ def test_prefix_share_keeps_first_decisions_and_a_share_of_the_others(llama):
     assert kept[0] != kept[1] != kept[2]
 
 
+def test_an_epoch_without_perturbed_orders_draws_the_same_decisions(llama):
+    rows = patients(20, seed=6)
+    encoder = encoder_of(*llama)
+    fixed = TimelineDataset(rows, encoder, prefix_share=0.5, perturb_orders=False)
+    drawn = [fixed[epoch, row] for epoch in (0, 1) for row in range(20)]
+    assert [timeline.visits for timeline in drawn] == 2 * [fixed[row].visits for row in range(20)]
+    assert [timeline.decisions for timeline in drawn[:20]] != [timeline.decisions for timeline in drawn[20:]]
+    none = TimelineDataset(rows, encoder, prefix_share=0.0)
+    assert {given for row in range(20) for given in none[0, row].decision_given} == {0}
+
+
 def epoch_of(sampler, epoch):
     sampler.set_epoch(epoch)
     return list(sampler)

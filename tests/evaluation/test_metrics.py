@@ -1,11 +1,14 @@
+import ir_measures
 import numpy as np
 import pytest
 from cases import random_orders, random_samples
+from ir_measures import AP, P, Qrel, R, ScoredDoc, nDCG
 from sklearn.metrics import f1_score
 
 from mera_hf.data.samples import Sample, multi_hot
 from mera_hf.errors import InputError
-from mera_hf.evaluation.metrics import evaluate_ranking, intervals, order_from_scores, recall_curve
+from mera_hf.evaluation import tally
+from mera_hf.evaluation.metrics import evaluate_ranking, order_from_scores, recall_curve
 
 
 @pytest.fixture
@@ -13,33 +16,51 @@ def rng():
     return np.random.default_rng(7)
 
 
+def independent(order, samples, k):
+    """What trec_eval gives, through ir_measures; accuracy@k with sets."""
+    true = [Qrel(str(row), str(code), 1) for row, sample in enumerate(samples) for code in set(sample.target)]
+    ranked = [
+        ScoredDoc(str(row), str(code), float(-rank))
+        for row, ranking in enumerate(order.tolist())
+        for rank, code in enumerate(ranking)
+    ]
+    measures = {f"precision@{k}": P @ k, f"ndcg@{k}": nDCG @ k, "map": AP, f"recall@{k}": R @ k}
+    values = ir_measures.calc_aggregate(list(measures.values()), true, ranked)
+    hits = [len(set(sample.target) & set(row[:k])) for sample, row in zip(samples, order.tolist(), strict=True)]
+    shares = [hit / min(k, len(set(sample.target))) for hit, sample in zip(hits, samples, strict=True)]
+    return {name: values[measure] for name, measure in measures.items()} | {f"accuracy@{k}": np.mean(shares)}
+
+
 def brute_force(order, set_sizes, samples, k):
     """Definitions read out loud, with sets."""
-    recall, repeated, new = [], [], []
+    repeated, new = [], []
     hits_repeated = hits_new = codes = 0
     for ranking, sample in zip(order.tolist(), samples, strict=True):
         true, history = set(sample.target), {code for visit in sample.history for code in visit}
         hit = true & set(ranking[:k])
-        recall.append(len(hit) / len(true))
         repeated.append(len(hit & history) / len(true))
         new.append(len(hit - history) / len(true))
         hits_repeated += len(hit & history)
         hits_new += len(hit - history)
         codes += len(true)
 
-    def weighted_f1(sizes):
+    def f1_scores(sizes, ending):
         truth = multi_hot([sample.target for sample in samples], 30).toarray()
         predicted = multi_hot([ranking[:size] for ranking, size in zip(order, sizes, strict=True)], 30).toarray()
-        return f1_score(truth, predicted, average="weighted", zero_division=0)
+        labels = np.flatnonzero(truth.any(axis=0) | predicted.any(axis=0))
+        return {
+            f"{average}_f1{ending}": f1_score(truth, predicted, labels=labels, average=average, zero_division=0)
+            for average in ("weighted", "macro", "micro")
+        }
 
     return {
-        f"recall@{k}": np.mean(recall),
         f"repeated_recall@{k}": np.mean(repeated),
         f"new_recall@{k}": np.mean(new),
         f"occurred@{k}": hits_repeated / codes,
         f"not_occurred@{k}": hits_new / codes,
-        "weighted_f1": weighted_f1([len(set(sample.target)) for sample in samples]),
-        "weighted_f1_eov": weighted_f1(set_sizes),
+        **f1_scores([len(set(sample.target)) for sample in samples], ""),
+        **f1_scores(set_sizes, "_eov"),
+        **independent(order, samples, k),
         "mean_set_size": np.mean(set_sizes),
         "mean_true_size": np.mean([len(set(sample.target)) for sample in samples]),
         "empty_set_share": np.mean([size == 0 for size in set_sizes]),
@@ -75,7 +96,19 @@ def test_by_hand():
     assert got["weighted_f1_eov"] == pytest.approx(2 / 6 * 2 / 3)
     # True sizes: {1, 3} and {3, 4, 0, 1}. F1 of codes 0 and 1: 1, of code 3: 2/3 (2 predicted, 1 true), of code 2: 0.
     assert got["weighted_f1"] == pytest.approx((1 * 1 + 2 * 1 + 1 * 2 / 3) / 6)
+    # Macro: of the set over the codes 0, 1, 2, 3 that are true for somebody; of the oracle over those and code 4.
+    assert got["macro_f1_eov"] == pytest.approx(2 / 3 / 4)
+    assert got["macro_f1"] == pytest.approx((1 + 1 + 0 + 2 / 3 + 0) / 5)
+    # Micro: 1 hit among 1 predicted and 6 true codes; 4 hits among 6 and 6.
+    assert (got["micro_f1_eov"], got["micro_f1"]) == pytest.approx((2 * 1 / 7, 2 * 4 / 12))
     assert (got["mean_set_size"], got["mean_true_size"], got["empty_set_share"]) == (0.5, 3.0, 0.5)
+    assert got["precision@2"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert got["accuracy@3"] == pytest.approx((2 / 2 + 2 / 3) / 2)
+    second, third = 1 / np.log2(3), 1 / np.log2(4)
+    assert got["ndcg@2"] == pytest.approx((1 / (1 + second) + 1 / (1 + second)) / 2)
+    assert got["ndcg@3"] == pytest.approx(((1 + third) / (1 + second) + (1 + third) / (1 + second + third)) / 2)
+    # Patient 0: true codes at ranks 1 and 3; patient 1: at ranks 1, 3, 4 and 5
+    assert got["map"] == pytest.approx(((1 + 2 / 3) / 2 + (1 + 2 / 3 + 3 / 4 + 4 / 5) / 4) / 2)
 
 
 def test_the_two_parts_of_recall_add_up(rng):
@@ -91,7 +124,7 @@ def test_the_two_parts_of_recall_add_up(rng):
 def test_without_set_sizes_the_metrics_of_the_set_are_left_out(rng):
     samples = random_samples(rng)
     got = evaluate_ranking(random_orders(rng, samples), None, samples, (5,))
-    assert not {"weighted_f1_eov", "mean_set_size", "empty_set_share"} & got.keys()
+    assert not {"weighted_f1_eov", "macro_f1_eov", "micro_f1_eov", "mean_set_size", "empty_set_share"} & got.keys()
     assert all(type(value) is float for value in got.values())
 
 
@@ -121,7 +154,10 @@ def test_a_perfect_ranking_scores_one(rng):
     scores = multi_hot([sample.target for sample in samples], 30).toarray()
     sizes = np.array([len(sample.target) for sample in samples])
     got = evaluate_ranking(order_from_scores(scores), sizes, samples, (20,))
-    assert (got["recall@20"], got["weighted_f1"], got["weighted_f1_eov"]) == pytest.approx((1, 1, 1))
+    for name in ("recall@20", "ndcg@20", "accuracy@20", "map"):
+        assert got[name] == pytest.approx(1)
+    for name in ("weighted_f1", "macro_f1", "micro_f1"):
+        assert (got[name], got[f"{name}_eov"]) == pytest.approx((1, 1))
 
 
 def test_recall_divides_by_all_true_codes():
@@ -188,29 +224,10 @@ def test_bad_rankings_are_refused(rng):
         evaluate_ranking(order[:0], None, [], (5,))
 
 
-def test_intervals_equal_measuring_the_resampled_patients(rng):
-    samples = random_samples(rng, patients=25)
-    order, sizes = random_orders(rng, samples), rng.integers(0, 9, size=25)
-    got = intervals(order, sizes, samples, (10,), resamples=60, seed=3)
-    weights = np.random.default_rng(3).multinomial(25, np.full(25, 1 / 25), size=60)
-    figures = []
-    for row in weights:
-        drawn = np.repeat(np.arange(25), row)
-        figures.append(evaluate_ranking(order[drawn], sizes[drawn], [samples[i] for i in drawn], (10,)))
-    for name, ends in got.items():
-        assert ends == pytest.approx(np.quantile([each[name] for each in figures], [0.025, 0.975]))
-    assert got.keys() >= {"recall@10", "repeated_recall@10", "new_recall@10", "weighted_f1", "weighted_f1_eov"}
-
-
-def test_intervals_are_seeded_and_narrow_with_patients(rng):
-    samples = random_samples(rng, patients=40)
-    order = random_orders(rng, samples)
-    few = intervals(order, None, samples, (10,))
-    assert few == intervals(order, None, samples, (10,))
-    assert few != intervals(order, None, samples, (10,), seed=1)
-    many = intervals(np.tile(order, (16, 1)), None, samples * 16, (10,))
-    assert "weighted_f1_eov" not in many
-    width = {name: (few[name][1] - few[name][0]) / (many[name][1] - many[name][0]) for name in ("recall@10",)}
-    assert width["recall@10"] == pytest.approx(4, rel=0.2)  # the standard error falls with the root of the patients
-    recall = evaluate_ranking(order, None, samples, (10,))["recall@10"]
-    assert few["recall@10"][0] < recall < few["recall@10"][1]
+def test_large_sets_are_counted_in_blocks_and_densely(monkeypatch, rng):
+    samples = random_samples(rng)
+    order, sizes = random_orders(rng, samples), rng.integers(0, 31, size=len(samples))
+    expected = evaluate_ranking(order, sizes, samples, (10,))
+    assert expected == pytest.approx(brute_force(order, sizes, samples, 10))
+    monkeypatch.setattr(tally, "BLOCK", 7)
+    assert evaluate_ranking(order, sizes, samples, (10,)) == pytest.approx(expected)

@@ -11,7 +11,6 @@ from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import recall_curve
 from mera_hf.evaluation.plots import _spread_out, write_plots
 from mera_hf.evaluation.report import (
-    control_sentence,
     example_patient,
     headline,
     render_report,
@@ -180,13 +179,6 @@ def test_rivals():
     )
     alone = metrics_dict(rankers={name: metrics_dict()["rankers"][name] for name in ("mera", "prevalence")})
     assert rivals_sentence(alone) == "No reference ranker is ahead of MERA in any column."
-
-
-def test_the_control_is_read_both_ways():
-    assert "goes from 64.1 to 43.5 %" in plain(control_sentence(metrics_dict()))
-    assert "from the patient's own history" in control_sentence(metrics_dict())
-    assert "hardly depends on the history" in control_sentence(with_recall(0.44))
-    assert control_sentence(metrics_dict(controls={})) is None
 
 
 def test_the_example_is_the_median_patient_and_has_no_identifier():

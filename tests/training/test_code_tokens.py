@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mera_hf.errors import InputError
 from mera_hf.icd import describe, level_groups
 from mera_hf.modeling_mera import MeraForDiagnosis
-from mera_hf.training.code_tokens import add_code_tokens, configure, load_base
+from mera_hf.training.code_tokens import add_code_tokens, configure, load_base, shuffle_code_rows
 from mera_hf.training.from_scratch import from_scratch, word_tokenizer
 
 
@@ -226,3 +226,24 @@ def test_word_tokenizer_knows_its_words():
     for text in ("HEART FAILURE", "left, heart", "5% (nos)", "failure."):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert (tokenizer.unk_token_id in ids) == (text == "failure.")
+
+
+@pytest.mark.parametrize("family", ["llama", "llama_tied"])
+def test_shuffled_rows_are_dealt_out_among_the_codes(family):
+    model, _ = tiny_mera(family)
+    start, count = model.config.code_token_start, len(CODES)
+    matrices = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    before = [matrix.detach().clone() for matrix in matrices]
+    shuffle_code_rows(model, seed=1)
+    dealt = []
+    for old, new in zip(before, matrices, strict=True):
+        same = (old[start : start + count, None] == new[None, start : start + count]).all(-1)  # (old, new)
+        assert same.sum(0).tolist() == same.sum(1).tolist() == [1] * count
+        dealt.append(same.int().argmax(0))
+        others = torch.arange(len(old)) < start
+        others |= torch.arange(len(old)) >= start + count
+        assert torch.equal(old[others], new[others])
+    assert torch.equal(*dealt) and not torch.equal(dealt[0], torch.arange(count))
+    again, _ = tiny_mera(family)
+    shuffle_code_rows(again, seed=1)
+    assert torch.equal(again.code_rows(), model.code_rows())

@@ -176,6 +176,22 @@ def test_codes_are_reshuffled_each_epoch(llama, tmp_path):
     assert isinstance(trainer._get_train_sampler(), LengthSampler)
 
 
+@pytest.mark.parametrize("layout", ["timeline", "tree"])
+def test_codes_stay_in_tree_order_where_orders_are_not_perturbed(layout, llama, tmp_path):
+    trainer = trainer_of(
+        *llama,
+        tmp_path,
+        patients(8, seed=4),
+        trainer=Recorder,
+        num_train_epochs=2,
+        perturb_orders=False,
+        layout=layout,
+    )
+    trainer.train()
+    visits = [[code for code in visit if code >= 0] for step in trainer.seen for visit in step]
+    assert visits == [sorted(visit) for visit in visits] and max(map(len, visits)) > 2
+
+
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
 def test_a_resumed_training_equals_an_unbroken_one(ema_decay, tmp_path):
     """With dropout, shuffled codes, thinned decisions and a schedule; the break lies in the middle of an epoch."""
@@ -244,6 +260,24 @@ def test_thinned_decisions_stay_finite_whatever_the_weights(llama, tmp_path):
     with pytest.raises(InputError, match="`first_weight` is 0"):
         trainer_of(*llama, tmp_path, patients(4), first_weight=0.0, prefix_share=0.01)
     trainer = trainer_of(*llama, tmp_path, patients(4), prefix_share=0.01, first_weight=0.1, num_train_epochs=1)
+    assert math.isfinite(trainer.train().training_loss)
+
+
+def test_without_partial_outputs_eov_trains_at_the_first_decision(llama, tmp_path):
+    """One decision a visit: L_DCE there has every code of the visit above EOV and all others below."""
+    trainer = trainer_of(*llama, tmp_path, patients(4), prefix_share=0.0, num_train_epochs=1, contrastive_weight=0.0)
+    timelines = [trainer.train_dataset[0, row] for row in range(4)]
+    batch = batch_of(trainer.model, timelines)
+    assert batch["decision_given"].tolist() == [0] * len(batch["visit_patient"])
+    loss, output = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    places = [(patient, visit, 0) for patient, timeline in enumerate(timelines) for visit in timeline.decision_visits]
+    losses = [
+        brute_force.atlop(output.code_logits[at], output.eov_logits[at], timelines[patient].visits[visit], [])
+        for at, (patient, visit, _) in enumerate(places)
+    ]
+    torch.testing.assert_close(loss, brute_force.mean_over_patients(losses, places, 1.0).float())
+    (slope,) = torch.autograd.grad(loss, trainer.model.ranking_head.code_bias)
+    assert slope[-1] != 0
     assert math.isfinite(trainer.train().training_loss)
 
 
@@ -354,7 +388,8 @@ def test_errors_name_the_argument(llama, tmp_path):
         ({"eov_loss": "softmax"}, "`eov_loss` is 'softmax'; choose one of atlop, zlpr, none"),
         ({"tau": 0.0}, "`tau` is 0.0; a temperature is above 0"),
         ({"group_weight": -1.0}, "`group_weight` is -1.0; a weight is 0 or more"),
-        ({"prefix_share": 0.0}, "`prefix_share` is 0.0; a share lies above 0 and is 1 at most"),
+        ({"prefix_share": -0.1}, "`prefix_share` is -0.1; a share lies between 0 and 1"),
+        ({"layout": "tree", "orders": 2, "perturb_orders": False}, "all are the same without `perturb_orders`"),
         ({"ema_decay": 1.0}, "`ema_decay` is 1.0; a decay lies between 0 and 1"),
         ({"levels": []}, "`levels` is empty; name one level at least"),
         ({"contrastive_weight": 0.0, "eov_loss": "none"}, "`contrastive_weight`, .* leave no loss; raise one"),

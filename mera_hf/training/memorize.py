@@ -1,0 +1,48 @@
+"""The first stage from a recipe to a checkpoint: memorize what the codes mean (paper, stage 'memorize')."""
+
+import contextlib
+import json
+import sys
+
+from tqdm import tqdm
+
+from .memorization_trainer import MemorizationTrainer, exact_match
+from .output_folder import OutputFolder
+from .sharded import whole_model
+from .stages import load_model, save_checkpoint, wrap_with_adapter
+
+
+def memorize(
+    training_args, model_args, mera_args, dataset, codes: list[str], output: OutputFolder
+) -> dict[str, float] | None:
+    """Train the stage and write its checkpoint with `memorization.json`; returns the exact match. Of several processes the
+    main one does all but training, and the others return `None`."""
+    training_args.output_dir = str(output.checkpoints)
+
+    def load():
+        model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)
+        return wrap_with_adapter(model, model_args), tokenizer
+
+    model, tokenizer = load()
+    trainer = MemorizationTrainer(model=model, args=training_args, processing_class=tokenizer)
+    output.open(trainer.accelerator)
+    with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its log to standard output
+        trainer.train(resume_from_checkpoint=output.last)
+    model = whole_model(trainer, lambda: load()[0])
+    if model is None:
+        return None
+    metrics = exact_match(
+        model,
+        tokenizer,
+        trainer.codes,
+        training_args.groups,
+        training_args.per_device_eval_batch_size,
+        lambda batches: tqdm(batches, desc="asking every question", unit="batch"),
+    )
+
+    def write(folder):
+        save_checkpoint(model, tokenizer, folder)
+        (folder / "memorization.json").write_text(json.dumps(metrics, indent=2) + "\n")
+
+    output.finish(write)
+    return metrics

@@ -1,0 +1,86 @@
+"""A recipe: a YAML file whose keys are fields of the trainer, of TRL's model arguments and of [`MeraArguments`]."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+from ..errors import InputError
+
+
+def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -> tuple:
+    """Read a recipe and the fields that override it.
+
+    Args:
+        path (`str` or `Path`): the YAML file.
+        overrides (`list[str]`): such as `["--learning-rate", "1e-4"]`; hyphens and underscores are both fine.
+        trainer_config (`type`): [`MeraTrainerConfig`] or [`MemorizationTrainerConfig`].
+
+    Returns:
+        the trainer's config, its `output_dir` `None` where nobody named one, `trl.ModelConfig` and [`MeraArguments`].
+
+    Raises:
+        [`InputError`]: for a missing file, broken YAML, an unknown key (with the nearest known one) or a bad value.
+    """
+    import difflib
+
+    import yaml
+    from trl import ModelConfig, TrlParser
+
+    from .arguments import MeraArguments
+
+    class RecipeParser(TrlParser):
+        def error(self, message):  # argparse would print hundreds of options
+            raise ValueError(message)
+
+    try:
+        keys = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"`--config` {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(keys, dict):
+        raise InputError(f"{path} holds no `key: value` lines.")
+    parser = RecipeParser((trainer_config, ModelConfig, MeraArguments), allow_abbrev=False)
+    known = {option[2:].replace("-", "_"): action for action in parser._actions for option in action.option_strings}
+    named = {override[2:].split("=")[0].replace("-", "_") for override in overrides if override.startswith("--")}
+    for key in [*keys, *named]:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            place = f"{path}: unknown field `{key}`" if key in keys else f"unknown option `--{key.replace('_', '-')}`"
+            raise InputError(f"{place}{f'; did you mean `{near[0]}`?' if near else '.'}")
+        if isinstance(keys.get(key), list) and known[key].nargs != "+":
+            raise InputError(f"{path}: `{key}` takes one value, not a list.")
+    try:
+        *recipe, rest = parser.parse_args_into_dataclasses(
+            [*_as_options(keys), *overrides], return_remaining_strings=True, look_for_args_file=False
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from error
+    if rest:
+        raise InputError(f"{rest[0]!r} belongs to no option; options look like `--learning-rate 1e-4`.")
+    if "output_dir" not in named and keys.get("output_dir") is None:
+        recipe[0].output_dir = None  # transformers would write to a folder of its own choice
+    if (recipe[1].load_in_4bit or recipe[1].load_in_8bit) and importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(f"{path}: a quantised base needs bitsandbytes: pip install 'mera_hf[quant]'")
+    if recipe[0].push_to_hub:
+        raise InputError("`push_to_hub` is true, but nothing is uploaded while a model trains; set it to false.")
+    return tuple(recipe)
+
+
+def _as_options(keys: dict) -> list[str]:
+    """The keys of a recipe as command-line options, so that their values are checked alike; null is the default."""
+    options = []
+    for key, value in keys.items():
+        if isinstance(value, list):
+            options += [f"--{key}", *map(str, value)]
+        elif value is not None:
+            options.append(f"--{key}={json.dumps(value) if isinstance(value, dict | bool) else value}")
+    return options
+
+
+def recipe_name(path: str | Path) -> str:
+    """How figures name a recipe: folder and file, such as `tiny-cpu/train`."""
+    path = Path(path)
+    return f"{path.parent.name}/{path.stem}"
