@@ -69,10 +69,11 @@ def _points(value: float | dict) -> str:
 
 
 def _coarse(coarse: dict) -> str | None:
-    parts = [
-        f"{GROUPINGS[grouping]} {_percent(part['rankers']['mera']['weighted_f1'])}"
-        for grouping, part in coarse.items()
-    ]
+    parts = []
+    for grouping, part in coarse.items():
+        text = f"{GROUPINGS[grouping]} {_percent(part['rankers']['mera']['weighted_f1'])}"
+        left_out = part["true_codes_without"]
+        parts.append(f"{text} (without {left_out:,} true codes that are in no single group)" if left_out else text)
     return f"Weighted F1 at the true size of coarser labels: {', '.join(parts)}." if parts else None
 
 

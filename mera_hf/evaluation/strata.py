@@ -20,6 +20,7 @@ The stratifications, with bounds of this project's choice but for those of the t
 - `age`, `sex`, `race`: of the profile, age at the first visit; left out where no patient has it, `unknown` where some lack it.
 
 A stratum with fewer than 10 patients is listed with `"patients": "< 10"` and not measured; one without any is left out.
+Where it is the only such stratum, its count can be worked out from the others and the whole.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ def breakdowns():
             }
         },
         "coarse": {
-            "category": {"rankers": {"mera": {"weighted_f1": 0.286}}},
-            "chapter": {"rankers": {"mera": {"weighted_f1": 0.5}}},
+            "ccs": {"true_codes_without": 4194, "rankers": {"mera": {"weighted_f1": 0.286}}},
+            "chapter": {"true_codes_without": 0, "rankers": {"mera": {"weighted_f1": 0.5}}},
         },
         "distance": {
             "mera": {"wrong_codes": 10, "mean": 2.46, "same_category": 0.1, "same_block": 0.2, "same_chapter": 0.1}
@@ -46,7 +46,8 @@ def test_each_breakdown_in_a_sentence():
         "50.0 %.",
         "By sex, R@20 is highest for male and lowest for female, 1.2 points apart; chosen on half of the patients, male and "
         "female are -0.4 points apart on the other half (95 % interval -3.0 to 2.0).",
-        "Weighted F1 at the true size of coarser labels: 3-digit categories 28.6 %, chapters 50.0 %.",
+        "Weighted F1 at the true size of coarser labels: CCS groups 28.6 % (without 4,194 true codes that are in "
+        "no single group), chapters 50.0 %.",
         "Of the wrong codes, 40.0 % lie in the chapter of a true code, 10.0 % in its category; 2.5 steps in the tree on "
         "average.",
         "Heart failure at the next visit: AUC 78.4 % (95 % interval 76.0 to 80.0), F1 at 0.5 35.0 %.",
