@@ -63,6 +63,12 @@ class MeraConfig(PreTrainedConfig):
         rerank_depth (`int`, *optional*, defaults to 0):
             The first so many codes of a ranking are put in the order of their value, and the set is taken from them. Recall
             at this depth and beyond does not change; weighted F1 gains. 0 leaves the ranking alone.
+        conformal (`dict`, *optional*):
+            Thresholds of the sets with a coverage guarantee, fitted on validation, see `evaluation/conformal.py`:
+            `{"patients": 1639, "codes": {"0.9": 0.0012, ...}, "visits": {"0.9": 0.0003, ...}}`. A set holds the codes whose
+            share of the softmax over codes is at least the threshold. Under `"codes"` it holds that share of a visit's codes
+            on average over patients, under `"visits"` all of them for that share of the patients. `"patients"` says how many
+            they were fitted on.
     """
 
     model_type = "mera"
@@ -88,6 +94,7 @@ class MeraConfig(PreTrainedConfig):
     calibration: list[float] | None = None
     eov_value: float = 0.5
     rerank_depth: int = 0
+    conformal: dict | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -111,6 +118,21 @@ class MeraConfig(PreTrainedConfig):
             raise ValueError(
                 f"`positions='visit'` needs a decoder alone: {self.text_config.model_type} counts positions by itself."
             )
+
+    def conformal_threshold(self, coverage: float, coverage_of: str) -> float:
+        """The threshold of `conformal` for a level; a `ValueError` that names the levels where there is none."""
+        if not self.conformal:
+            raise ValueError(
+                "this checkpoint has no sets of a known coverage, which training fits on 20 validation patients or more. "
+                "Train again, or call `mera_hf.evaluation.conformal.fit_conformal` on validation patients and save the model."
+            )
+        kinds = [kind for kind in self.conformal if kind != "patients"]
+        if coverage_of not in kinds:
+            raise ValueError(f"`coverage_of` is {coverage_of!r}; choose one of {', '.join(kinds)}.")
+        levels = self.conformal[coverage_of]
+        if f"{coverage:g}" not in levels:
+            raise ValueError(f"this checkpoint has no sets of that coverage; choose one of {', '.join(levels)}.")
+        return levels[f"{coverage:g}"]
 
     @property
     def decoder_start_token_id(self) -> int | None:

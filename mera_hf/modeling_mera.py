@@ -93,12 +93,14 @@ class MeraRanking:
         set_sizes (`torch.LongTensor` of shape `(N,)`): number of codes above EOV; the predicted set is `order[:, :size]`.
         logits (`torch.FloatTensor` of shape `(N, K)`): code logits in the order of `order`.
         probabilities (`torch.FloatTensor` of shape `(N, K)`): P(code in the next visit), see `MeraForDiagnosis.log_odds`.
+        eov_logits (`torch.FloatTensor` of shape `(N,)`): logit of the end of the visit.
     """
 
     order: torch.LongTensor
     set_sizes: torch.LongTensor
     logits: torch.FloatTensor
     probabilities: torch.FloatTensor
+    eov_logits: torch.FloatTensor
 
 
 class RankingHead(nn.Module):
@@ -407,6 +409,8 @@ class MeraForDiagnosis(PreTrainedModel):
         max_length: int | None = None,
         progress=None,
         batch_tokens: int | None = None,
+        coverage: float | None = None,
+        coverage_of: str = "codes",
     ) -> MeraRanking:
         """
         Rank the codes of the next visit of each patient, from one forward pass each.
@@ -419,13 +423,14 @@ class MeraForDiagnosis(PreTrainedModel):
             max_length (`int`, *optional*): longest timeline in tokens, see [`TimelineEncoder`].
             progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
             batch_tokens (`int`, *optional*): tokens in a forward pass, padding among them; no limit without it.
+            coverage, coverage_of (*optional*): sets of a known coverage in place of those above EOV, see [`decide`].
 
         Returns:
             [`MeraRanking`] in the order of `patients`.
 
         Raises:
             `ValueError`: for a `top_k`, `batch_size` or `batch_tokens` below 1, no patient, a code that the model does not
-                know, or a foreign tokenizer.
+                know, a foreign tokenizer, or a `coverage` that was not fitted.
         """
         for name, value in (("top_k", top_k), ("batch_size", batch_size), ("batch_tokens", batch_tokens)):
             if value is not None and value < 1:
@@ -436,7 +441,8 @@ class MeraForDiagnosis(PreTrainedModel):
         batches = self.decisions(patients, tokenizer, batch_size, max_length, progress, batch_tokens)
         for batch_rows, output, batch in batches:
             rows += batch_rows
-            parts.append(self.decide(output, batch["history_codes"], batch["history_values"], top_k))
+            history = (batch["history_codes"], batch["history_values"])
+            parts.append(self.decide(output, *history, top_k, coverage, coverage_of))
         where = torch.tensor(rows, dtype=torch.long).argsort()
         return MeraRanking(
             *(torch.cat([getattr(part, name) for part in parts])[where] for name in MeraRanking.__dataclass_fields__)
@@ -482,6 +488,8 @@ class MeraForDiagnosis(PreTrainedModel):
         history_codes: torch.LongTensor,
         history_values: torch.FloatTensor,
         top_k: int | None = None,
+        coverage: float | None = None,
+        coverage_of: str = "codes",
     ) -> MeraRanking:
         """
         Turn logits into rankings: order, set above EOV and probabilities.
@@ -490,18 +498,25 @@ class MeraForDiagnosis(PreTrainedModel):
         probability of the code unless a calibration weighs it for weighted F1. The predicted set is the head of the ranking,
         as long as there are codes with a value above `config.eov_value`.
 
+        With `coverage` the set holds the codes whose share of the softmax over codes reaches the threshold that
+        `config.conformal` has for it, and all codes stay in the order of their logit, which is that of their share.
+
         Args:
             output (`MeraOutput`): logits at `N` decisions.
             history_codes, history_values: the history at each decision, of shapes `(N, H)` and `(N, H, 7)`.
             top_k (`int`, *optional*): length of the ranking.
+            coverage (`float`, *optional*): share that the sets shall hold, such as 0.9.
+            coverage_of (`str`, *optional*, defaults to `"codes"`): of the codes of a visit, or of whole `"visits"`.
         """
         head = self.ranking_head
         logits = output.code_logits.float()
         probabilities = self.log_odds(output, history_codes, history_values).sigmoid()  # (N, C)
         values = head.value_weight.float() * (probabilities - head.value_threshold.float())
-        depth = self.config.rerank_depth
+        depth = self.config.rerank_depth if coverage is None else 0
         order = _best_first(logits, None if top_k is None else max(top_k, depth))
-        if depth:
+        if coverage is not None:
+            set_sizes = (logits.softmax(-1) >= self.config.conformal_threshold(coverage, coverage_of)).sum(-1)
+        elif depth:
             first = order[:, :depth]
             places = values.gather(1, first).argsort(dim=-1, descending=True, stable=True)
             order = torch.cat([first.gather(1, places), order[:, depth:]], dim=1)
@@ -514,6 +529,7 @@ class MeraForDiagnosis(PreTrainedModel):
             set_sizes=set_sizes.cpu(),
             logits=logits.gather(1, order).cpu(),
             probabilities=probabilities.gather(1, order).cpu(),
+            eov_logits=output.eov_logits.float().cpu(),
         )
 
     def log_odds(

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
+from ..evaluation.reference import REFERENCES
 from .checkpoint import open_checkpoint
 
 
@@ -52,8 +53,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--references",
         metavar="NAME",
         nargs="+",
-        choices=("prevalence", "copy_history", "ridge", "logistic", "gru"),
-        help="reference rankers beside them: prevalence, copy_history, ridge, logistic, gru (default all)",
+        choices=REFERENCES,
+        default=REFERENCES,
+        help=f"reference rankers beside them: {', '.join(REFERENCES)} (default all)",
     )
     parser.add_argument("--output-dir", metavar="DIR", help="write metrics.json, table.md and compare.html here")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier comparison wrote there")
@@ -65,7 +67,6 @@ def run(args: argparse.Namespace) -> int:
     """Compare, and print the tables; return the exit status 0."""
     from ..evaluation.comparison import checkpoint_run, compare_rankers, file_run
     from ..evaluation.comparison_tables import comparison_text
-    from ..evaluation.reference import REFERENCES
 
     if args.batch_size < 1:
         raise InputError(f"`--batch-size` is {args.batch_size}; it must be 1 or more.")
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         for name, paths in named(args.rankers).items()
     }
-    comparison = compare_rankers(rankers, args.dataset, args.split, args.references or REFERENCES)
+    comparison = compare_rankers(rankers, args.dataset, args.split, args.references)
     dataset = comparison.metrics["dataset"]
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
     print(comparison_text(comparison.metrics))

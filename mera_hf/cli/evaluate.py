@@ -14,8 +14,9 @@ Measure a checkpoint on patients that it has not seen: recall@k, weighted F1 at 
 model chose (EOV), repeated and new codes; beside reference rankers fitted on the same training patients, and with the
 controls: other patients' histories, and their profiles. The same by how often a code is seen in training, by chapter,
 history, age, sex, race and visit size; on coarser labels; how far off wrong codes are in the tree; and heart failure at the
-next visit. Says at the end what looks wrong, and which key of the recipe to turn. Use --split validation while you choose,
-and the test patients once.
+next visit. Also whether the probabilities are right (calibration), what sets of a known coverage hold, and whether EOV knows
+how ill a patient is. Says at the end what looks wrong, and which key of the recipe to turn. Use --split validation while you
+choose, and the test patients once.
 """
 EPILOG = """\
 example
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.breakdown_words import breakdown_sentences
     from ..evaluation.checkpoint import evaluate_checkpoint
     from ..evaluation.findings import findings_text
+    from ..evaluation.report_calibration import calibration_text
     from ..evaluation.results import table_text
 
     if args.batch_size < 1:
@@ -87,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     print(table_text(evaluation.metrics))
     for sentence in ["", *breakdown_sentences(evaluation.metrics)]:
         print(textwrap.fill(sentence, 119))
+    if "calibration" in evaluation.metrics:
+        print(f"\n{calibration_text(evaluation.metrics)}")
     print(f"\n{findings_text(evaluation.metrics, has_log=bool(training))}")
     if output:
         written = evaluation.write(output)

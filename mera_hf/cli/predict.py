@@ -18,18 +18,28 @@ Or rank those of every patient of a data set, millions if need be: a Parquet fil
 without visits is ranked from the profile alone. The rankings go to DIR/part-*.parquet (patient_id, codes,
 probabilities, set_size), and DIR/predict.json says what was done. A run that was stopped goes on with --resume, and
 several processes share the work under `torchrun` (or on GPUs `accelerate launch`).
+
+The predicted set is what stands above EOV. With --coverage 0.9 it is made large enough to hold, on average over patients,
+at least 90 % of the codes that the visit will have; with --coverage-of visits, all of them for at least 90 % of the patients.
+That holds for patients like those of the validation split, not for each kind of patient nor for another hospital.
 """
 EPILOG = """\
 examples
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --sex F --age 70
   mera predict runs/mera --visits "E11.65 I10; I50.9" --icd 10 --top-k 10 --json
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --explain
+  mera predict runs/mera --visits "250.00 401.9; 428.0" --coverage 0.8 --top-k 60
   mera predict runs/mera --dataset patients.parquet --output-dir rankings
   torchrun --nproc-per-node 2 -m mera_hf.cli predict runs/mera --dataset data/mine --split test --output-dir rankings
 """
 # The options that one form takes and the other does not
 ONE = ("sex", "age", "race", "icd", "json", "explain")
+KINDS = ("codes", "visits")
 MANY = ("output_dir", "split", "batch_tokens", "max_length", "resume", "overwrite")
+SAYS_COVERAGE = {
+    "codes": "On average over patients like those of the validation split, {:.0%} or more of a visit's codes are in the set.",
+    "visits": "Of patients like those of the validation split, {:.0%} or more have all codes of the visit in their set.",
+}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -48,6 +58,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     patients.add_argument("--visits", metavar="CODES", help='earlier visits of one patient: "250.00 401.9; 428.0"')
     patients.add_argument("--dataset", metavar="PATH", help="Parquet file, folder of Parquet files or prepared folder")
     parser.add_argument("--top-k", type=int, default=20, metavar="N", help="codes to show or write (default 20)")
+    parser.add_argument(
+        "--coverage", type=float, metavar="SHARE", help="sets of a known coverage instead of EOV's: 0.8, 0.9 or 0.95"
+    )
+    parser.add_argument(
+        "--coverage-of", choices=KINDS, help="share of a visit's codes, or of whole visits (default codes)"
+    )
     one = parser.add_argument_group("with --visits")
     one.add_argument("--sex", choices=("F", "M"), help="sex of the patient, if known")
     one.add_argument("--age", type=float, metavar="YEARS", help="age at the first visit in years, if known")
@@ -90,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     """Predict, and print the ranking or where the rankings are; return the exit status 0."""
     if args.top_k < 1:
         raise InputError(f"`--top-k` is {args.top_k}; it must be 1 or more.")
+    if args.coverage_of and args.coverage is None:
+        raise InputError("`--coverage-of` says of what; add `--coverage 0.9`, or leave it out.")
     _check_form(args)
     return _run_one(args) if args.dataset is None else _run_dataset(args)
 
@@ -112,7 +130,8 @@ def _run_dataset(args: argparse.Namespace) -> int:
     state = processes()
     model, tokenizer = open_checkpoint(args.checkpoint)
     options = {name: getattr(args, name) for name in MANY if getattr(args, name) is not None}
-    summary = predict_dataset(model, tokenizer, args.dataset, top_k=args.top_k, checkpoint=args.checkpoint, **options)
+    options |= {"coverage": args.coverage, "coverage_of": args.coverage_of or "codes", "checkpoint": args.checkpoint}
+    summary = predict_dataset(model, tokenizer, args.dataset, top_k=args.top_k, **options)
     if state.is_main_process:
         without = f", {summary['without_visits']:,} of them without visits" if summary["without_visits"] else ""
         print(f"{summary['patients']:,} patients ranked{without}, in {summary['seconds']:,} seconds")
@@ -121,6 +140,8 @@ def _run_dataset(args: argparse.Namespace) -> int:
 
 
 def _run_one(args: argparse.Namespace) -> int:
+    from ..evaluation.conformal import require_coverage
+
     if args.age is not None and not 0 <= args.age <= 130:
         raise InputError(f"`--age` is {args.age:g}; give the age in years, between 0 and 130.")
     if args.explain is not None and args.explain < 1:
@@ -129,7 +150,9 @@ def _run_one(args: argparse.Namespace) -> int:
     version = _version(model.config.codes, args.icd)
     visits = [{"codes": codes} for codes in read_visits(args.visits, version, model.config.codes)]
     patient = {"profile": {"sex": args.sex, "age": args.age, "race": args.race}, "visits": visits}
-    result = predict(model, tokenizer, patient, args.top_k)
+    coverage = (args.coverage, args.coverage_of or "codes")
+    require_coverage(model.config, *coverage)
+    result = predict(model, tokenizer, patient, args.top_k, *coverage)
     explanation = None if args.explain is None else explain(model, tokenizer, patient, args.explain)
     if args.json:
         print(
@@ -206,24 +229,28 @@ def read_visits(text: str, version: str | None, candidates: list[str]) -> list[l
     return visits
 
 
-def predict(model, tokenizer, patient: dict, top_k: int) -> dict:
-    """The ranking of one patient with descriptions, probabilities and the EOV cut."""
+def predict(
+    model, tokenizer, patient: dict, top_k: int, coverage: float | None = None, coverage_of: str = "codes"
+) -> dict:
+    """The ranking of one patient with descriptions, probabilities and the cut, of EOV or of a known coverage."""
     config = model.config
     top_k = min(top_k, config.num_codes)
-    ranking = model.rank([patient], tokenizer, top_k=top_k)
+    ranking = model.rank([patient], tokenizer, top_k=top_k, coverage=coverage, coverage_of=coverage_of)
+    known = {} if coverage is None else {"coverage": coverage, "coverage_of": coverage_of}
     history = {code for visit in patient["visits"] for code in visit["codes"]}
     size = int(ranking.set_sizes[0])
     return {
         "visits": [visit["codes"] for visit in patient["visits"]],
         "set_size": size,
-        "ordered_for_weighted_f1": min(config.rerank_depth, top_k),
+        **known,
+        "ordered_for_weighted_f1": 0 if known else min(config.rerank_depth, top_k),
         "ranking": [
             {
                 "rank": rank,
                 "code": config.codes[index],
                 "description": config.descriptions[index],
                 "probability": round(probability, 4),
-                "above_eov": rank <= size,
+                "in_set" if known else "above_eov": rank <= size,
                 "in_history": config.codes[index] in history,
             }
             for rank, (index, probability) in enumerate(
@@ -239,9 +266,10 @@ def as_table(result: dict) -> str:
     lines = ["history: " + "; ".join(" ".join(visit) for visit in result["visits"]), ""]
     lines.append(f"{'rank':>4}  {'code':<{width}}  {'P(next visit)':>13}  description")
     above = "code above is" if result["set_size"] == 1 else f"{result['set_size']} codes above are"
-    cut = f"  --  EOV: the {above} the predicted set"
+    known = f"coverage {result['coverage']:.0%} of {result['coverage_of']}" if "coverage" in result else None
+    cut = f"  --  {known or 'EOV'}: the {above} the predicted set"
     if result["set_size"] == 0:
-        lines.append("  --  EOV: no code is likely enough to be in the predicted set")
+        lines.append(f"  --  {known or 'EOV'}: no code is likely enough to be in the predicted set")
     for row in result["ranking"]:
         again = "  (in the history)" if row["in_history"] else ""
         lines.append(
@@ -250,8 +278,10 @@ def as_table(result: dict) -> str:
         if row["rank"] == result["set_size"]:
             lines.append(cut)
     if result["set_size"] > len(result["ranking"]):
-        lines.append(f"  ... EOV stands behind {result['set_size']} codes; raise --top-k to see them")
+        lines.append(f"  ... {known or 'EOV'} stands behind {result['set_size']} codes; raise --top-k to see them")
     lines += ["", "P: the probability that the code is recorded at the next visit."]
+    if known:
+        lines.append(SAYS_COVERAGE[result["coverage_of"]].format(result["coverage"]))
     if result["ordered_for_weighted_f1"]:
         lines.append(
             f"The first {result['ordered_for_weighted_f1']} stand in the order of their worth for weighted F1: of two codes "

@@ -58,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
                 print(f"  {title:<14}{format_figure(name, metrics[name]):>6}")
     if patients < FEWEST:
         where = "fitted on the training patients instead" if fitted else "not fitted"
-        print(f"note: with fewer than {FEWEST} validation patients, probabilities and the EOV cut are {where}")
+        print(
+            f"note: with fewer than {FEWEST} validation patients, probabilities and the EOV cut are {where}, and there are no "
+            "sets of a known coverage"
+        )
     print(f"\nwritten to {output.folder}")
     print(f"next: mera evaluate {output.folder} --dataset {folder} --output-dir {output.folder / 'evaluation'}")
     return 0

@@ -14,7 +14,8 @@ from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
-from mera_hf.evaluation.bootstrap import tally_intervals
+from mera_hf.evaluation.bootstrap import intervals_of_runs
+from mera_hf.evaluation.calibration_section import calibration_section
 from mera_hf.evaluation.coarse import measure_coarse
 from mera_hf.evaluation.controls import evaluation_controls
 from mera_hf.evaluation.fairness import fairness_gaps
@@ -126,7 +127,7 @@ def evaluate_checkpoint(
 
     def measure(name, answer):
         tally = tally_ranking(answer.order, answer.set_sizes, samples, ks)
-        rankers[name], bands[name] = tally.measure(), tally_intervals(tally)
+        rankers[name], bands[name] = tally.measure(), intervals_of_runs([tally])
         curves[name] = recall_curve(answer.order, samples, max(ks))
         ranked[name] = answer
 
@@ -147,6 +148,7 @@ def evaluate_checkpoint(
         "heart_failure": measure_heart_failure(patients),
     }
 
+    calibration = calibration_section(model, tokenizer, ranking, samples, dataset["validation"], batch_size)
     metrics = build_metrics(
         dataset={
             "name": description["source"],
@@ -174,6 +176,8 @@ def evaluate_checkpoint(
     )
     metrics["drops"] = controls["drops"]
     metrics["findings"] = findings(metrics, training, memorization, model.config.rerank_depth)
+    if calibration is not None:
+        metrics["calibration"] = calibration
     report = {
         "metrics": metrics,
         "curves": curves,

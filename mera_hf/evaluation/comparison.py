@@ -13,7 +13,7 @@ from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
-from mera_hf.evaluation.bootstrap import percentiles, resampled
+from mera_hf.evaluation.bootstrap import intervals_of_runs
 from mera_hf.evaluation.checkpoint import peak_memory_mb, versions
 from mera_hf.evaluation.comparison_report import write_comparison_report
 from mera_hf.evaluation.comparison_tables import comparison_markdown
@@ -82,7 +82,7 @@ def checkpoint_run(open_model: Callable[[], tuple[MeraForDiagnosis, PreTrainedTo
         known = order >= 0
         left_out = len(set(own) - index.keys())
         if left_out:
-            logger.warning("%d codes of a checkpoint are not in the dataset and leave its ranking", left_out)
+            logger.warning("%d codes of a checkpoint are not in the dataset and are left out of its ranking", left_out)
         within = known & (np.arange(len(own)) < set_sizes[:, None])
         return complete_order(order[known], known.sum(axis=1), len(index)), within.sum(axis=1)
 
@@ -142,6 +142,8 @@ def compare_rankers(
         [`~mera_hf.errors.InputError`]: for a split that does not exist or is empty, fewer than 10 codes, a ranker with the
             name of a reference ranker, or runs of one ranker of which some have set sizes and some do not.
     """
+    from tqdm import tqdm
+
     started = time.perf_counter()
     dataset, description = load_prepared(folder), read_report(folder)
     codes = [row["code"] for row in load_codes(folder)]
@@ -182,7 +184,7 @@ def compare_rankers(
     first, *others = tallies
     comparisons = [
         {"a": first, "b": other, **row}
-        for other in others
+        for other in tqdm(others, desc="paired differences", unit="ranker")
         for row in compare(tallies[first], tallies[other], seed=seed)
     ]
     metrics = build_metrics(
@@ -204,8 +206,8 @@ def compare_rankers(
             "peak_memory_mb": round(peak_memory_mb()),
         },
         intervals={
-            name: {metric: percentiles(values) for metric, values in resampled(runs, seed=seed).items()}
-            for name, runs in tallies.items()
+            name: intervals_of_runs(runs, seed=seed)
+            for name, runs in tqdm(tallies.items(), desc="intervals", unit="ranker")
         },
     )
     metrics["comparisons"] = comparisons

@@ -34,7 +34,6 @@ def compare(
     metrics: Sequence[str] = HEADLINE,
     resamples: int = 1000,
     permutations: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> list[dict]:
     """The paired differences between two rankers, `a` less `b`.
@@ -48,14 +47,12 @@ def compare(
             Draws of the bootstrap.
         permutations (`int`, defaults to 2000):
             Random swaps; the smallest p-value is 1 / (permutations + 1).
-        level (`float`, defaults to 0.95):
-            Of the interval.
         seed (`int`, defaults to 0):
             Of draws and swaps.
 
     Returns:
-        `list[dict]`: one a metric, with `metric`, `difference` (fraction), `interval` (`[low, high]`), `p` (two-sided) and
-        `p_holm`, the p-value by Holm's correction for looking at all metrics of this list.
+        `list[dict]`: one a metric, with `metric`, `difference` (fraction), `interval` (`[low, high]`, 95 %), `p` (two-sided)
+        and `p_holm`, the p-value by Holm's correction for looking at all metrics of this list.
 
     Raises:
         [`~mera_hf.errors.InputError`]: if the runs were measured on different patients.
@@ -77,7 +74,7 @@ def compare(
             {
                 "metric": metric,
                 "difference": difference,
-                "interval": percentiles(drawn[0][metric] - drawn[1][metric], level),
+                "interval": percentiles(drawn[0][metric] - drawn[1][metric]),
                 "p": float((as_large + 1) / (permutations + 1)),
             }
         )

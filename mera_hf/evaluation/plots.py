@@ -273,6 +273,119 @@ def patient_plot(example: dict) -> Figure:
     return figure
 
 
+@_styled
+def reliability_plot(calibration: dict) -> Figure:
+    """Said against recorded, over each patient's first codes: with the checkpoint's calibration and without.
+
+    Args:
+        calibration (`dict`):
+            The section `calibration` of a `metrics.json`.
+    """
+    looks = {
+        "codes": (calibration["codes"]["first"]["bins"], "predicted", "observed"),
+        "before": (calibration["before"]["first"]["bins"], "predicted", "observed"),
+    }
+    figure, axes = _against_diagonal(looks, 100)
+    axes.set_title("recorded (%)", color=MUTED)
+    axes.set_xlabel("probability (%)")
+    return figure
+
+
+@_styled
+def expected_plot(calibration: dict) -> Figure:
+    """Expected against actual right codes in the predicted set, in groups of patients by the set's mean probability.
+
+    Args:
+        calibration (`dict`):
+            The section `calibration` of a `metrics.json`, with the parts `set` and `set_before`.
+    """
+    looks = {
+        "codes": (calibration["set"]["groups"], "expected", "actual"),
+        "before": (calibration["set_before"]["groups"], "expected", "actual"),
+    }
+    figure, axes = _against_diagonal(looks, 1)
+    axes.set_title("right codes in the set, mean of a group of patients", color=MUTED)
+    axes.set_xlabel("expected: the sum of the probabilities")
+    return figure
+
+
+def _against_diagonal(looks: dict[str, tuple], scale: float) -> tuple:
+    """Points with the calibration and before it on square axes, and the line where both sides are equal."""
+    import numpy as np
+    from matplotlib.ticker import FixedLocator, FuncFormatter
+
+    figure, axes = _figure(4.9)
+    points = {name: [(scale * e[x], scale * e[y]) for e in entries] for name, (entries, x, y) in looks.items()}
+    values = [value for pairs in points.values() for pair in pairs for value in pair]
+    low, high = (0, 1.06 * max(values)) if scale > 1 else (0.95 * min(values), 1.05 * max(values))
+    axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    axes.text(1, 1.1, "· · · exactly as said", transform=axes.transAxes, ha="right", color=MUTED)
+    styles = {
+        "before": ("◇ without calibration", WARM, {"marker": "D", "markerfacecolor": "none"}, 1.1),
+        "codes": ("● as the checkpoint gives them", ACCENT, {"marker": "o"}, 1.16),
+    }
+    for name, (label, color, style, y) in styles.items():
+        axes.plot(*zip(*points[name], strict=True), color=color, linestyle="none", markersize=6.5, **style)
+        axes.text(0, y, label, transform=axes.transAxes, color=color, fontweight="bold")
+    if scale > 1:
+        roots = {"functions": (lambda v: np.sqrt(np.abs(v)), np.square)}
+        axes.set_xscale("function", **roots)
+        axes.set_yscale("function", **roots)
+        ticks = [tick for tick in (0, 1, 5, 10, 20, 30, 40, 60, 80, 100) if tick <= high]
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(FixedLocator(ticks))
+            axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.set(xlim=(low, high), ylim=(low, high))
+    axes.grid(color=FAINT, linewidth=0.5)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    figure.subplots_adjust(left=0.1, right=0.97, bottom=0.11, top=0.82)
+    return figure, axes
+
+
+@_styled
+def severity_plot(groups: Sequence[dict]) -> Figure:
+    """How many codes are true, expected and predicted, by the number of comorbidities in the history.
+
+    Args:
+        groups (`Sequence[dict]`):
+            `calibration.severity.groups` of a `metrics.json`; groups without figures are left empty.
+    """
+    figure, axes = _figure(3.4)
+    measured = [(x, group) for x, group in enumerate(groups) if "set_size" in group]
+    styles = {
+        "true_size": ("true", WARM, {"marker": "D", "linestyle": (0, (4, 1.5))}),
+        "set_size": ("above EOV", ACCENT, {"marker": "o", "linestyle": "solid"}),
+        "expected_codes": ("expected", INK, {"marker": "s", "linestyle": (0, (1, 1.5))}),
+    }
+    ends = {name: measured[-1][1][name] for name in styles}
+    top = 1.15 * max(group[name] for _, group in measured for name in styles)
+    for name, y in _spread_out(ends, top / 12).items():
+        label, color, style = styles[name]
+        ys = [group[name] for _, group in measured]
+        axes.plot([x for x, _ in measured], ys, color=color, linewidth=1.8, markersize=5, **style)
+        axes.text(measured[-1][0] + 0.25, y, label, va="center", color=color, fontweight="bold")
+    axes.set(ylim=(0, top), xlim=(-0.3, len(groups) - 0.8))
+    names = [f"{group['comorbidities']}\nn {group['patients']:,}" for group in groups]
+    axes.set_xticks(range(len(groups)), names, fontsize=9.5)
+    axes.set_xlabel("Elixhauser comorbidities in the history (n patients)")
+    axes.set_title("codes per patient", color=MUTED)
+    axes.grid(axis="y", color=FAINT, linewidth=0.5)
+    axes.spines["left"].set_visible(False)
+    figure.subplots_adjust(left=0.08, right=0.8, bottom=0.23, top=0.91)
+    return figure
+
+
+def calibration_plots(calibration: dict) -> dict[str, Figure]:
+    """The plots that the section `calibration` has the data for, by name."""
+    figures = {"reliability": reliability_plot(calibration)}
+    if calibration.get("set", {}).get("groups"):
+        figures["expected"] = expected_plot(calibration)
+    groups = calibration["severity"].get("groups", ())
+    if sum("set_size" in group for group in groups) > 1:
+        figures["severity"] = severity_plot(groups)
+    return figures
+
+
 def write_plots(report: dict, folder: str | Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Write a report's plots as files, for model cards and READMEs: on white, 200 dots an inch.
 
@@ -283,7 +396,8 @@ def write_plots(report: dict, folder: str | Path, formats: Sequence[str] = ("png
             Made if it is not there; plots of the same name are replaced.
 
     Returns:
-        `list[Path]`: `recall.png`, `quality.png`, `set_sizes.png`, `patient.png`, and the same for the other formats.
+        `list[Path]`: `recall.png`, `quality.png`, `set_sizes.png`, `patient.png`, `reliability.png`, `expected.png`,
+        `severity.png`, and the same for the other formats.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -304,6 +418,8 @@ def draw_plots(report: dict) -> dict[str, Figure]:
         figures["set_sizes"] = set_size_plot(report["sets"]["predicted"], report["sets"]["true"])
     if report.get("example"):
         figures["patient"] = patient_plot(report["example"])
+    if "calibration" in report["metrics"]:
+        figures |= calibration_plots(report["metrics"]["calibration"])
     return figures
 
 

@@ -21,6 +21,7 @@ from mera_hf.data.patient_files import Shard, check_rows, cut_shards, input_file
 from mera_hf.data.prepare import describe_file
 from mera_hf.errors import InputError
 from mera_hf.evaluation.checkpoint import versions
+from mera_hf.evaluation.conformal import require_coverage
 from mera_hf.evaluation.rankings import rankings_table
 from mera_hf.evaluation.results import write_text
 
@@ -48,6 +49,8 @@ def predict_dataset(
     top_k: int = 20,
     batch_tokens: int = 4096,
     max_length: int | None = None,
+    coverage: float | None = None,
+    coverage_of: str = "codes",
     resume: bool = False,
     overwrite: bool = False,
     checkpoint: str | None = None,
@@ -71,6 +74,8 @@ def predict_dataset(
         batch_tokens (`int`, defaults to 4096): tokens in a forward pass, padding among them; a GPU takes more.
         max_length (`int`, *optional*): longest timeline in tokens; older visits are left out of it and still count in the
             history term.
+        coverage, coverage_of (*optional*): make `set_size` that of a set with a known coverage in place of the codes above
+            EOV, see [`MeraForDiagnosis.decide`].
         resume (`bool`, defaults to `False`): go on with the run in `output_dir`.
         overwrite (`bool`, defaults to `False`): replace the rankings that an earlier run wrote to `output_dir`.
         checkpoint (`str`, *optional*): what `predict.json` calls the model.
@@ -80,16 +85,18 @@ def predict_dataset(
 
     Raises:
         [`~mera_hf.errors.InputError`]: for input that is missing or breaks the schema (naming file and column, or file and
-            row), a code that the model does not know, an `output_dir` that holds something, or a resumed run of other input,
-            model or arguments. Nothing is written then.
+            row), a code that the model does not know, a `coverage` that it has no sets of, an `output_dir` that holds
+            something, or a resumed run of other input, model or arguments. Nothing is written then.
     """
     started = time.perf_counter()
     for name, value in (("top_k", top_k), ("batch_tokens", batch_tokens), ("max_length", max_length)):
         if value is not None and value < 1:
             raise InputError(f"`{name}` is {value}; it must be 1 or more.")
+    require_coverage(model.config, coverage, coverage_of)
     output = Path(output_dir)
     top_k = min(top_k, model.config.num_codes)
     settings = {"top_k": top_k, "batch_tokens": batch_tokens, "max_length": max_length}
+    settings |= {"coverage": coverage, "coverage_of": None if coverage is None else coverage_of}
 
     def open_run() -> tuple[dict, list[Shard], list[Shard]]:
         _check_output(output, resume, overwrite)

@@ -12,6 +12,7 @@ from mera_hf.data.samples import Sample
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
 from mera_hf.evaluation.controls import control_sentences
+from mera_hf.evaluation.report_calibration import calibration_words
 from mera_hf.evaluation.results import (
     COLUMNS,
     SIZE_METRICS,
@@ -161,6 +162,7 @@ def render_report(report: dict) -> str:
         alternatives=_alternatives(report),
         sets=_set_summary(report.get("sets")),
         example=report.get("example"),
+        calibration=calibration_words(metrics),
         limits=LIMITS,
         run=_run_rows(metrics),
     )

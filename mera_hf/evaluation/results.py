@@ -11,6 +11,7 @@
      "comparisons": [{"a": "mera", "b": "gru", "metric": "recall@20",    optional: paired differences, a less b
                       "difference": 0.02, "interval": [0.01, 0.03],
                       "p": 0.001, "p_holm": 0.004}],
+     "calibration": {"codes": {"ece", "brier", "bins"}, ...},            optional: see `calibration_section.py`
      "strata": {"sex": {"female": {"patients", "true_codes",             optional, as all that follow: see `strata.py`
                                    "rankers": {...}, "intervals": {"mera": {...}}},
                         "male": {"patients": "< 10"}}},                  too few to be measured
@@ -36,6 +37,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mera_hf.errors import InputError
+from mera_hf.evaluation.calibration_section import check_calibration
 
 
 SECTIONS = {
@@ -73,11 +75,9 @@ COLUMNS = {
 }
 # Those of a second table, for readers of other papers
 MORE_COLUMNS = {
-    "ndcg@10": "nDCG@10",
     "ndcg@20": "nDCG@20",
     "map": "MAP",
     "precision@10": "P@10",
-    "accuracy@20": "acc@20",
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
     "macro_f1_eov": "macro F1 of set",
@@ -149,7 +149,7 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
         for key in keys:
             _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    known = {"intervals", "drops", "findings", "comparisons", *BREAKDOWNS}
+    known = {"intervals", "drops", "findings", "comparisons", "calibration", *BREAKDOWNS}
     others = metrics.keys() - SECTIONS.keys() - known
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
@@ -182,6 +182,8 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         right = isinstance(finding, dict) and finding.keys() == {"signature", "says", "knob"}
         _require(right, f"{source}: `findings[{i}]` must have signature, says and knob.")
     _check_comparisons(metrics.get("comparisons", []), metrics["rankers"], source)
+    if "calibration" in metrics:
+        check_calibration(metrics["calibration"], source)
 
 
 def write_metrics(metrics: dict, path: str | Path) -> None:
@@ -428,7 +430,9 @@ def _check_comparisons(comparisons: object, rankers: dict, source: str) -> None:
         for p in (row["p"], row["p_holm"]):
             _check_number(f"{place}, its p-value", "p", p)
         low, high = row["interval"]
-        _require(low <= high, f"{place} has the ends of its interval swapped: {row['interval']!r}.")
+        for value in (row["difference"], low, high):
+            _check_number(f"{place}, its difference", row["metric"], abs(value))
+        _require(low <= high, f"{place} has its ends swapped: {row['interval']!r}.")
 
 
 def _check_number(place: str, metric: str, value: object) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation.calibration import calibrate, enough_to_calibrate, measure
+from mera_hf.evaluation.conformal import fit_conformal
 from mera_hf.evaluation.model_ranking import trainer_metrics
 from mera_hf.training.mera_trainer import MeraTrainer
 from mera_hf.training.output_folder import OutputFolder
@@ -46,6 +47,7 @@ def train(
     if model is None:
         return None
     fitted = calibrate(model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
+    fit_conformal(model, tokenizer, dataset["validation"])
     metrics = measure(model, tokenizer, dataset["validation"])
     start = model_args.model_name_or_path
     memorized = Path(start, "memorization.json") if start else None

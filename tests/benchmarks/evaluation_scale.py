@@ -62,7 +62,7 @@ def synthetic(n_patients: int, n_codes: int, seed: int = 0):
 
 def measure(patients, train_visits) -> dict[str, float]:
     """Seconds of each section."""
-    from mera_hf.evaluation.bootstrap import tally_intervals
+    from mera_hf.evaluation.bootstrap import intervals_of_runs
     from mera_hf.evaluation.coarse import measure_coarse
     from mera_hf.evaluation.fairness import fairness_gaps
     from mera_hf.evaluation.heart_failure import measure_heart_failure
@@ -78,7 +78,7 @@ def measure(patients, train_visits) -> dict[str, float]:
         for each in rankings:
             tally = tally_ranking(each.order, each.set_sizes, samples, ks)
             tally.measure()
-            tally_intervals(tally)
+            intervals_of_runs([tally])
 
     sections = {
         "rankers": rankers,

@@ -38,12 +38,13 @@ def test_help_has_words_and_an_example_that_parses(verb):
                 assert (RECIPES.parent / word.rstrip(",.;")).exists() or word == "recipes/", word
 
 
-@pytest.mark.parametrize("verb", ["demo", "prepare", "evaluate", "predict", "export", "merge"])
+@pytest.mark.parametrize("verb", ["demo", "prepare", "evaluate", "compare", "predict", "export", "merge"])
 def test_an_unknown_option_is_an_error_of_its_verb(verb):
     required = {
         "demo": (),
         "prepare": ("diabetes130", "--output-dir", "x"),
         "evaluate": ("x", "--dataset", "y"),
+        "compare": ("x", "--dataset", "y"),
         "predict": ("x", "--visits", "486"),
         "export": ("x", "--output-dir", "y"),
         "merge": ("x", "--output-dir", "y"),

@@ -28,7 +28,7 @@ def test_intervals_equal_measuring_the_resampled_patients(rng, largest):
     order, sizes = random_orders(rng, samples), rng.integers(0, largest, size=25)
     got = intervals(order, sizes, samples, (10,), resamples=60, seed=3)
     expected = measure_drawn(order, sizes, samples, 25, 60, 3)
-    assert got.keys() == evaluate_ranking(order, sizes, samples, (10,)).keys()
+    assert evaluate_ranking(order, sizes, samples, (10,)).keys() - got.keys() == {"macro_f1", "macro_f1_eov"}
     for name, ends in got.items():
         assert ends == pytest.approx(np.quantile(expected[name], [0.025, 0.975]))
 

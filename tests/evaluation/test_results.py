@@ -8,6 +8,7 @@ from cases import metrics_dict
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation.results import (
+    MORE_COLUMNS,
     build_metrics,
     format_figure,
     merge_metrics,
@@ -19,6 +20,12 @@ from mera_hf.evaluation.results import (
     validate_metrics,
     write_metrics,
 )
+
+
+COMPARISON = {
+    **{"a": "mera", "b": "gru", "metric": "recall@20", "difference": 0.017},
+    **{"interval": [0.01, 0.03], "p": 0.002, "p_holm": 0.004},
+}
 
 
 def seeds(*values):
@@ -40,6 +47,7 @@ def test_spread_is_that_of_the_sample():
 
 def test_round_trip(tmp_path):
     metrics = build_metrics(**metrics_dict(), intervals={"mera": {"recall@20": [0.62, 0.66]}})
+    metrics["comparisons"] = [COMPARISON, COMPARISON | {"difference": -0.017, "interval": [-0.03, -0.01]}]
     write_metrics(metrics, tmp_path / "metrics.json")
     assert read_metrics(tmp_path / "metrics.json") == metrics
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
@@ -105,6 +113,13 @@ def change(path, value, metrics=None):
         ("intervals", {"mera": {"recall@20": [0.7, 0.6]}}, "`intervals.mera.recall@20` has its ends swapped"),
         ("intervals", {"mera": {"recall@20": 0.6}}, r"must be \[low, high\], not 0.6"),
         ("intervals", {"chet": {}}, "`intervals.chet` names no ranker"),
+        ("comparisons", {}, "`comparisons` must be a list"),
+        ("comparisons", [{"a": "mera", "b": "gru"}], r"`comparisons\[0\]` must have a, b, metric, difference"),
+        ("comparisons", [COMPARISON, COMPARISON | {"b": "chet"}], r"\[1\]` names no ranker with recall@20: 'chet'"),
+        ("comparisons", [COMPARISON | {"metric": "map"}], "names no ranker with map: 'mera'"),
+        ("comparisons", [COMPARISON | {"p": 1.2}], "its p-value is 1.2"),
+        ("comparisons", [COMPARISON | {"difference": 2.4}], "`comparisons.0.`, its difference is 2.4: fractions"),
+        ("comparisons", [COMPARISON | {"interval": [0.03, 0.01]}], "has its ends swapped"),
     ],
 )
 def test_the_validator_names_the_place(path, value, message):
@@ -251,6 +266,16 @@ def test_terminal_table():
     assert cells["MERA, histories shuffled"][0] == "6.2"  # a control is never the best
     assert lines[-2].startswith("───")
     assert max(map(len, lines)) <= 119
+
+
+def test_a_table_of_other_columns():
+    metrics = metrics_dict()
+    for name, value in (("mera", 0.31), ("gru", 0.33)):
+        metrics["rankers"][name] |= {"map": value, "macro_f1": value / 2}
+    lines = table_text(metrics, MORE_COLUMNS).splitlines()
+    assert lines[0].split() == ["percent", "MAP", "macro", "F1"]
+    assert lines[2].split() == ["MERA", "31.0", "15.5"] and lines[5].split() == ["GRU", "33.0*", "16.5*"]
+    assert table_markdown(metrics, MORE_COLUMNS).splitlines()[0] == "| percent | MAP | macro F1 |"
 
 
 def test_markdown_table():

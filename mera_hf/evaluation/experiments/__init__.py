@@ -1,0 +1,1 @@
+"""The experiments of the paper, and some that it leaves open, on any prepared dataset: what each part is worth."""

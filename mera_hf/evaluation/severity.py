@@ -1,0 +1,127 @@
+"""What EOV knows: the sizes that a model predicts against the true ones and against how ill a patient is.
+
+Severity is read from the codes of the earlier visits by pycomorb (in the extra `report`): the number of Elixhauser
+comorbidities (0 to 31), their van Walraven score, and the Charlson score without points for age, all with the code lists of
+Quan et al. 2005 for ICD-9-CM and ICD-10. A data set that holds categories in place of full codes shows only the comorbidities
+that are whole categories, and so fewer. DRG severity is left out: it is not in the visits schema.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mera_hf.evaluation.reliability import FEWEST
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mera_hf.data.samples import Sample
+
+SAYS = {
+    "eov_probability": "probability of EOV",
+    "set_size": "codes above EOV",
+    "expected_codes": "expected number of codes",
+    "true_size": "true codes",
+    "history_codes": "codes in the history",
+    "comorbidities": "Elixhauser comorbidities",
+    "van_walraven": "van Walraven score",
+    "charlson": "Charlson score",
+}
+OF_MODEL = ("eov_probability", "set_size", "expected_codes")
+MISSING = "The comorbidity scores need pycomorb, which is not installed: pip install 'mera_hf[report]'"
+
+
+def comorbidities(samples: Sequence[Sample], codes: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """Comorbidities of each sample's history: `comorbidities` (Elixhauser, their number), `van_walraven` and `charlson`
+    (scores), each of shape (samples,); `None` without pycomorb.
+
+    Args:
+        samples (`Sequence[Sample]`): see `prediction_samples`.
+        codes (`Sequence[str]`): the candidate space of the samples, such as `ICD9CM:428.0`.
+    """
+    if importlib.util.find_spec("pycomorb") is None:
+        return None
+    import polars as pl
+    from pycomorb import comorbidity
+
+    version, code = zip(*(name.split(":") for name in codes), strict=True)
+    rows = [
+        (row, index)
+        for row, sample in enumerate(samples)
+        for index in {index for visit in sample.history for index in visit} or [None]
+    ]
+    frame = pl.DataFrame(
+        {
+            "row": [row for row, _ in rows],
+            "code": [None if index is None else code[index] for _, index in rows],
+            "version": ["ICD-9" if index is None or version[index] == "ICD9CM" else "ICD-10" for _, index in rows],
+            "age": [None] * len(rows),  # no points for age
+        },
+        schema={"row": pl.Int64, "code": pl.String, "version": pl.String, "age": pl.Float64},
+    )
+    columns = {"id_col": "row", "code_col": "code", "icd_version": "icd9_10", "icd_version_col": "version"}
+    elixhauser = comorbidity("elixhauser", frame, **columns, return_categories=True).sort("row")
+    charlson = comorbidity("charlson", frame, **columns, age_col="age").sort("row")
+    score = "Elixhauser Comorbidity Index"
+    return {
+        "comorbidities": elixhauser.select(pl.sum_horizontal(pl.exclude("row", score))).to_series().to_numpy(),
+        "van_walraven": elixhauser[score].to_numpy(),
+        "charlson": charlson["Charlson Comorbidity Index"].to_numpy(),
+    }
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> dict | None:
+    """Spearman's rank correlation `rho` with its 95 % `interval`, by Fisher's z with the standard error of Bonett and Wright
+    (2000), sqrt((1 + rho^2 / 2) / (n - 3)). `None` where a side is constant, or with fewer than 10 patients.
+    """
+    import numpy as np
+    from scipy import stats
+
+    if len(a) < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    rho = float(np.clip(stats.spearmanr(a, b).statistic, -1, 1))
+    if abs(rho) > 1 - 1e-12:
+        return {"rho": round(rho), "interval": [round(rho), round(rho)]}
+    half = stats.norm.ppf(0.975) * ((1 + rho**2 / 2) / (len(a) - 3)) ** 0.5
+    return {"rho": rho, "interval": [float(end) for end in np.tanh([np.arctanh(rho) - half, np.arctanh(rho) + half])]}
+
+
+def severity_figures(measures: dict[str, np.ndarray]) -> dict:
+    """Correlations of what the model says with what was true and how ill the patients were, and means by comorbidities.
+
+    Args:
+        measures (`dict[str, np.ndarray]`): arrays of shape (patients,) under names of [`SAYS`]; the comorbidity scores may be
+            missing.
+
+    Returns:
+        `dict`: `correlations`, from each of the model's measures to the others as [`spearman`] has them; `groups` by number
+        of Elixhauser comorbidities, the last with that many or more: `comorbidities`, `patients`, and from 10 patients on
+        the means `set_size`, `expected_codes`, `true_size` and `eov_probability`; `missing`, how to install, without
+        pycomorb.
+    """
+    import numpy as np
+
+    others = [name for name in SAYS if name in measures and name not in ("eov_probability", "expected_codes")]
+    figures = {
+        "correlations": {
+            name: {other: spearman(measures[name], measures[other]) for other in others if other != name}
+            for name in OF_MODEL
+        }
+    }
+    if "comorbidities" not in measures:
+        return figures | {"missing": MISSING}
+    number = measures["comorbidities"]
+    at_least = np.bincount(number)[::-1].cumsum()[::-1]  # patients with so many or more
+    last = max(int((at_least >= FEWEST).sum()) - 1, 0)
+    figures["groups"] = []
+    for value in range(last + 1):
+        chosen = number >= value if value == last else number == value
+        group = {"comorbidities": f"{value}+" if value == last else str(value), "patients": int(chosen.sum())}
+        if chosen.sum() >= FEWEST:
+            means = ("set_size", "expected_codes", "true_size", "eov_probability")
+            group |= {name: float(measures[name][chosen].mean()) for name in means}
+        figures["groups"].append(group)
+    return figures
