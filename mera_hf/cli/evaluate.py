@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 
 from ..errors import InputError
@@ -11,8 +12,11 @@ from .checkpoint import open_checkpoint
 DESCRIPTION = """\
 Measure a checkpoint on patients that it has not seen: recall@k, weighted F1 at the true size and at the size that the
 model chose (EOV), repeated and new codes; beside reference rankers fitted on the same training patients, and with the
-controls: other patients' histories, and their profiles. Also whether the probabilities are right (calibration), what sets of a known coverage hold, and
-whether EOV knows how ill a patient is. Says at the end what looks wrong, and which key of the recipe to turn. Use --split validation while you choose, and the test patients once.
+controls: other patients' histories, and their profiles. The same by how often a code is seen in training, by chapter,
+history, age, sex, race and visit size; on coarser labels; how far off wrong codes are in the tree; and heart failure at the
+next visit. Also whether the probabilities are right (calibration), what sets of a known coverage hold, and whether EOV knows
+how ill a patient is. Says at the end what looks wrong, and which key of the recipe to turn. Use --split validation while you
+choose, and the test patients once.
 """
 EPILOG = """\
 example
@@ -50,6 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the table; return the exit status 0."""
+    from ..evaluation.breakdown_words import breakdown_sentences
     from ..evaluation.calibration_words import calibration_text
     from ..evaluation.checkpoint import evaluate_checkpoint
     from ..evaluation.findings import findings_text
@@ -82,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     dataset = evaluation.metrics["dataset"]
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
     print(table_text(evaluation.metrics))
+    for sentence in ["", *breakdown_sentences(evaluation.metrics)]:
+        print(textwrap.fill(sentence, 119))
     if "calibration" in evaluation.metrics:
         print(f"\n{calibration_text(evaluation.metrics)}")
     print(f"\n{findings_text(evaluation.metrics, has_log=bool(training))}")

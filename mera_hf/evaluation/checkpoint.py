@@ -14,16 +14,23 @@ from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
-from mera_hf.evaluation.bootstrap import intervals
+from mera_hf.evaluation.bootstrap import intervals_of_runs
 from mera_hf.evaluation.calibration_section import calibration_section
+from mera_hf.evaluation.coarse import measure_coarse
 from mera_hf.evaluation.controls import evaluation_controls
+from mera_hf.evaluation.fairness import fairness_gaps
 from mera_hf.evaluation.findings import findings
-from mera_hf.evaluation.metrics import KS, evaluate_ranking, recall_curve
+from mera_hf.evaluation.heart_failure import measure_heart_failure
+from mera_hf.evaluation.metrics import KS, recall_curve
 from mera_hf.evaluation.model_ranking import rank_samples
+from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
 from mera_hf.evaluation.rankings import write_rankings
 from mera_hf.evaluation.reference import REFERENCES, fit_references
 from mera_hf.evaluation.report import example_patient, write_plots, write_report
 from mera_hf.evaluation.results import build_metrics, table_markdown, write_metrics, write_text
+from mera_hf.evaluation.strata import measure_strata
+from mera_hf.evaluation.tally import tally_ranking
+from mera_hf.evaluation.tree_distance import measure_distance
 
 
 if TYPE_CHECKING:
@@ -116,17 +123,30 @@ def evaluate_checkpoint(
 
     ranking = rank_samples(model, tokenizer, samples, batch_size, "ranking")
     order, set_sizes = ranking.order.numpy(), ranking.set_sizes.numpy()
-    rankers = {"mera": evaluate_ranking(order, set_sizes, samples, ks)}
-    bands = {"mera": intervals(order, set_sizes, samples, ks)}
-    curves = {"mera": recall_curve(order, samples, max(ks))}
+    rankers, bands, curves, ranked = {}, {}, {}, {}
+
+    def measure(name, answer):
+        tally = tally_ranking(answer.order, answer.set_sizes, samples, ks)
+        rankers[name], bands[name] = tally.measure(), intervals_of_runs([tally])
+        curves[name] = recall_curve(answer.order, samples, max(ks))
+        ranked[name] = answer
+
+    # Half the memory of torch's indices, which all rankings together need at the size of MIMIC-IV
+    measure("mera", Ranking(order.astype("int32"), set_sizes, ranking.probabilities.numpy()))
     controls = evaluation_controls(rank, order, samples, ks, seed, model.config.use_profile)
     train = prediction_samples(dataset["train"], codes, "every")
     validation = prediction_samples(dataset["validation"], codes, "last") or train
     for name, reference in fit_references(train, len(codes), validation, seed, references).items():
-        reference_order, reference_sizes = reference(samples)
-        rankers[name] = evaluate_ranking(reference_order, reference_sizes, samples, ks)
-        bands[name] = intervals(reference_order, reference_sizes, samples, ks)
-        curves[name] = recall_curve(reference_order, samples, max(ks))
+        measure(name, Ranking(*reference(samples)))
+    patients = RankedPatients(samples, codes, ranked)
+    train_visits = {row["code"]: row["visits"] for row in load_codes(folder)}
+    breakdowns = {
+        "strata": measure_strata(patients, [train_visits.get(code, 0) for code in codes]),
+        "fairness": fairness_gaps(patients),
+        "coarse": measure_coarse(patients),
+        "distance": measure_distance(patients),
+        "heart_failure": measure_heart_failure(patients),
+    }
 
     calibration = calibration_section(model, tokenizer, ranking, samples, dataset["validation"], batch_size)
     metrics = build_metrics(
@@ -152,6 +172,7 @@ def evaluate_checkpoint(
             "peak_memory_mb": round(peak_memory_mb()),
         },
         intervals=bands,
+        **breakdowns,
     )
     metrics["drops"] = controls["drops"]
     metrics["findings"] = findings(metrics, training, memorization, model.config.rerank_depth)

@@ -115,5 +115,9 @@ def recall_curve(order: np.ndarray, samples: Sequence[Sample], kmax: int = 40) -
     """`recall@k` for k = 1 .. `kmax`: an array of shape (kmax,), float64."""
     import numpy as np
 
-    values = tally_ranking(order, None, samples, [*range(1, kmax), kmax]).values
+    order = np.asarray(order)
+    check_k(kmax, order.shape[1])
+    # No more of the ranking than the curve needs: inverting all of it is most of the work
+    width = max(kmax, *(len(set(sample.target)) for sample in samples))
+    values = tally_ranking(order[:, :width], None, samples, [*range(1, kmax), kmax]).values
     return np.array([values[f"recall@{k}"].mean() for k in range(1, kmax + 1)])

@@ -11,7 +11,16 @@
      "comparisons": [{"a": "mera", "b": "gru", "metric": "recall@20",    optional: paired differences, a less b
                       "difference": 0.02, "interval": [0.01, 0.03],
                       "p": 0.001, "p_holm": 0.004}],
-     "calibration": {"codes": {"ece", "brier", "bins"}, ...}}            optional: see `calibration_section.py`
+     "calibration": {"codes": {"ece", "brier", "bins"}, ...},            optional: see `calibration_section.py`
+     "strata": {"sex": {"female": {"patients", "true_codes",             optional, as all that follow: see `strata.py`
+                                   "rankers": {...}, "intervals": {"mera": {...}}},
+                        "male": {"patients": "< 10"}}},                  too few to be measured
+     "fairness": {"sex": {"recall@20": {"best", "worst", "gap", "interval",
+                                        "held_out": {"best", "worst", "difference", "interval"}}}},
+     "coarse": {"category": {"groups", "patients", "codes_without", "true_codes_without", "rankers": {...}}},
+     "distance": {"mera": {"wrong_codes", "mean", "same_category", "same_block", "same_chapter", "other_chapter",
+                           "eov": {...}}},
+     "heart_failure": {"patients_with", "rankers": {"mera": {"auc", "f1"}}, "intervals": {...}} or {"skipped": reason}}
 
 Metrics are fractions, not percent. A figure over several seeds is `{"mean", "std", "values"}`, std of the sample.
 """
@@ -38,6 +47,13 @@ SECTIONS = {
     "controls": (),
     "run": ("recipe", "seed", "versions", "seconds", "peak_memory_mb"),
 }
+# What metrics are broken down into; the modules of these names, or of nearly these names, say what is in them
+BREAKDOWNS = ("strata", "fairness", "coarse", "distance", "heart_failure")
+COUNTS = (
+    *("patients", "true_codes", "groups", "codes_without", "true_codes_without", "wrong_codes", "patients_with"),
+    "mean",  # steps in the tree
+)
+SIGNED = ("difference", "interval")
 F1_METRICS = ("weighted_f1", "macro_f1", "micro_f1")
 UNIT_METRICS = ("map", *F1_METRICS, *(f"{name}_eov" for name in F1_METRICS), "empty_set_share")
 SIZE_METRICS = ("mean_set_size", "mean_true_size")
@@ -103,17 +119,14 @@ def mean_of(value: float | dict) -> float:
     return value["mean"] if isinstance(value, dict) else value
 
 
-def build_metrics(
-    dataset: dict, protocol: dict, rankers: dict, controls: dict, run: dict, intervals: dict | None = None
-) -> dict:
+def build_metrics(dataset: dict, protocol: dict, rankers: dict, controls: dict, run: dict, **optional: dict) -> dict:
     """Put the sections together and check them: see the module's text for the schema.
 
     Raises:
         [`~mera_hf.errors.InputError`]: as [`validate_metrics`].
     """
     metrics = {"dataset": dataset, "protocol": protocol, "rankers": rankers, "controls": controls, "run": run}
-    if intervals is not None:
-        metrics["intervals"] = intervals
+    metrics |= optional
     validate_metrics(metrics)
     return metrics
 
@@ -136,9 +149,8 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
         for key in keys:
             _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    optional = {"intervals", "drops", "findings", "comparisons", "calibration"}
-    optional |= {"strata", "fairness", "coarse", "distance", "heart_failure"}
-    others = metrics.keys() - SECTIONS.keys() - optional
+    known = {"intervals", "drops", "findings", "comparisons", "calibration", *BREAKDOWNS}
+    others = metrics.keys() - SECTIONS.keys() - known
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
     for section in ("rankers", "controls"):
@@ -153,6 +165,14 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
             for value in pair:
                 _check_number(place, metric, value)
             _require(pair[0] <= pair[1], f"{place} has its ends swapped: {pair!r}.")
+    for section in BREAKDOWNS:
+        _check_breakdown(f"{source}: `{section}`", section, metrics.get(section, {}), metrics["rankers"])
+    for name in metrics.get("distance", {}):
+        _require(name in metrics["rankers"], f"{source}: `distance.{name}` names no ranker.")
+    for stratification, strata in metrics.get("strata", {}).items():
+        for name, stratum in strata.items():
+            place = f"{source}: `strata.{stratification}.{name}`"
+            _require("patients" in stratum, f"{place} does not say how many `patients` it has.")
     for name, figures in metrics.get("drops", {}).items():
         _require(name in metrics["controls"], f"{source}: `drops.{name}` names no control.")
         for metric, pair in figures.items():
@@ -200,7 +220,8 @@ def read_metrics(path: str | Path) -> dict:
 def merge_metrics(runs: Sequence[dict]) -> dict:
     """Runs of one recipe with several seeds as one: every figure becomes a spread, `run.seed` the list of seeds.
 
-    Intervals stay out: they belong to one run's ranking.
+    Intervals stay out: they belong to one run's ranking. Of the breakdowns, what every run has is merged; a word or a list
+    that differs between runs, such as the group that is served worst, is left out.
 
     Raises:
         [`~mera_hf.errors.InputError`]: with fewer than two runs, or if the runs differ in data, protocol, rankers,
@@ -233,11 +254,37 @@ def merge_metrics(runs: Sequence[dict]) -> dict:
             merged[section][name] = {
                 metric: spread([run[section][name][metric] for run in runs]) for metric in figures
             }
+    for section in BREAKDOWNS:
+        if all(section in run for run in runs):
+            merged[section] = merge_values([run[section] for run in runs])
     merged["run"] = {**first["run"], "seed": seeds}
     for key in ("seconds", "peak_memory_mb"):
         values = [run["run"][key] for run in runs]
         merged["run"][key] = None if None in values else spread(values)
     return merged
+
+
+def merge_values(values: Sequence) -> object:
+    """The same part of several runs as one: objects key by key and lists item by item, numbers to spreads.
+
+    Words and whole numbers that are the same in all runs stay. What cannot be merged is left out, and so are intervals.
+
+    Returns:
+        the merged part, `None` if there is none.
+    """
+    first = values[0]
+    if all(isinstance(value, dict) for value in values):
+        keys = [key for key in first if all(key in value for value in values) and key not in ("interval", "intervals")]
+        merged = {key: merge_values([value[key] for value in values]) for key in keys}
+        return {key: value for key, value in merged.items() if value is not None}
+    if all(isinstance(value, list) and len(value) == len(first) for value in values):
+        merged = [merge_values(items) for items in zip(*values, strict=True)]
+        return None if None in merged else merged
+    if all(value == first for value in values) and not isinstance(first, float):
+        return first
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return spread(values)
+    return None
 
 
 def format_figure(metric: str, value: float | dict | None) -> str:
@@ -342,6 +389,10 @@ def _shape(section: dict) -> dict:
 def _check_figure(place: str, metric: str, value: object) -> None:
     known = metric in UNIT_METRICS + SIZE_METRICS or re.fullmatch(rf"({'|'.join(METRICS_AT_K)})@[1-9]\d*", metric)
     _require(known, f"{place} is not a metric of this schema.")
+    _check_value(place, metric, value)
+
+
+def _check_value(place: str, metric: str, value: object) -> None:
     if not isinstance(value, dict):
         _check_number(place, metric, value)
         return
@@ -355,6 +406,21 @@ def _check_figure(place: str, metric: str, value: object) -> None:
             math.isclose(value[key], expected[key], rel_tol=1e-6, abs_tol=1e-9),
             f"{place}.{key} is {value[key]}, but its values give {expected[key]}.",
         )
+
+
+def _check_breakdown(place: str, key: str, value: object, rankers: dict) -> None:
+    """Every number of a breakdown, down to its last object: finite, a fraction unless it is a count, of a known ranker."""
+    if isinstance(value, dict) and "values" not in value:
+        for name, inner in value.items():
+            _require(key not in ("rankers", "intervals") or name in rankers, f"{place} names no ranker: {name!r}.")
+            _check_breakdown(f"{place[:-1]}.{name}`", name, inner, rankers)
+    elif isinstance(value, list):
+        _require(len(value) == 2, f"{place} must be [low, high], not {value!r}.")
+        for end in value:
+            _check_number(place, key, end)
+        _require(value[0] <= value[1], f"{place} has its ends swapped: {value!r}.")
+    elif not isinstance(value, str):
+        _check_value(place, key, value)
 
 
 def _check_comparisons(comparisons: object, rankers: dict, source: str) -> None:
@@ -377,6 +443,6 @@ def _check_comparisons(comparisons: object, rankers: dict, source: str) -> None:
 def _check_number(place: str, metric: str, value: object) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     _require(number, f"{place} must be a finite number, not {value!r}.")
-    _require(value >= 0, f"{place} is negative: {value}.")
-    if metric not in SIZE_METRICS:
+    _require(value >= (-1 if metric in SIGNED else 0), f"{place} is negative: {value}.")
+    if metric not in SIZE_METRICS + COUNTS:
         _require(value <= 1 + 1e-9, f"{place} is {value}: fractions are expected, not percent.")

@@ -52,6 +52,9 @@ class CodeSets:
             ends = self.ends[start : start + BLOCK + 1]
             codes = self.codes[ends[0] : ends[-1]]
             shape = (len(ends) - 1, n_codes)
+            if len(codes) == shape[0] * n_codes:  # every code: the set that suits a ranking by prevalence best
+                counts += weights[:, start : start + BLOCK].sum(axis=1, keepdims=True)
+                continue
             sets = csr_array((np.ones(len(codes), dtype=np.float32), codes, ends - ends[0]), shape=shape)
             if len(codes) > 0.02 * shape[0] * n_codes:  # a dense product is the faster one from about here
                 sets = sets.toarray()

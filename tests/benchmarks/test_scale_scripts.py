@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +30,12 @@ def test_time_and_memory_of_preparing(tmp_path):
     assert result["seconds"] > 0 and result["peak_mb"] > 50
 
 
+def test_time_and_memory_of_evaluating(tmp_path):
+    result = script("evaluation_scale", tmp_path, "--patients", "60", "--codes", "80")
+    assert (result["patients"], result["codes"], result["rankers"]) == (60, 80, 6)
+    assert result["seconds"] == pytest.approx(sum(result["sections"].values()), abs=0.1) and result["peak_mb"] > 50
+
+
 def test_the_committed_curve_is_flat():
     result = json.loads((ROOT / "tests" / "benchmarks" / "predict_memory.json").read_text())
     assert result["patients"] == result["curve"][-1]["patients"] >= 1_000_000
@@ -40,3 +48,9 @@ def test_the_committed_preparing_fits():
     result = json.loads((ROOT / "tests" / "benchmarks" / "prepare_scale.json").read_text())
     assert result["read"]["code_rows"] == 5_000_000 and result["cores"] == 2
     assert result["peak_mb"] < 8 * 1024
+
+
+def test_the_committed_evaluation_fits():
+    result = json.loads((ROOT / "tests" / "benchmarks" / "evaluation_scale.json").read_text())
+    assert (result["patients"], result["codes"], result["cores"]) == (20_000, 5_000, 2)
+    assert result["seconds"] < 60 and result["peak_mb"] < 4 * 1024

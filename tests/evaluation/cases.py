@@ -1,8 +1,12 @@
 """Random and hand-made cases that several tests of this folder share."""
 
+import dataclasses
+
 import numpy as np
 
 from mera_hf.data.samples import Sample
+from mera_hf.evaluation.metrics import order_from_scores
+from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
 
 
 def random_samples(rng, patients=40, codes=30, most=6):
@@ -72,3 +76,32 @@ def metrics_dict(**overrides):
         },
     }
     return metrics | overrides
+
+
+# Four chapters, blocks, categories with codes below them and one code that is a category itself
+ICD_CODES = [
+    *("ICD9CM:250", "ICD9CM:250.00", "ICD9CM:250.01", "ICD9CM:272.4", "ICD9CM:276.8", "ICD9CM:401.9", "ICD9CM:410.71"),
+    *("ICD9CM:428.0", "ICD9CM:428.1", "ICD9CM:486", "ICD9CM:V58.67"),
+]
+
+
+def random_patients(rng, patients=60, codes=ICD_CODES, rankers=("mera", "copy_history"), probabilities=True):
+    """`RankedPatients` of random rankings of ICD codes, `mera` with probabilities; profiles have gaps."""
+    samples = [
+        dataclasses.replace(
+            sample,
+            profile={
+                "sex": rng.choice(["F", "M", None]),
+                "age": rng.choice([None, 15.0, 45.0, 72.5, 95.0]),
+                "race": None,
+            },
+        )
+        for sample in random_samples(rng, patients, len(codes), most=4)
+    ]
+    rankings = {}
+    for name in rankers:
+        scores = rng.random((patients, len(codes))).astype(np.float32)
+        order = order_from_scores(scores)
+        chances = np.take_along_axis(scores, order, axis=1) if probabilities and name == "mera" else None
+        rankings[name] = Ranking(order, rng.integers(0, 5, patients), chances)
+    return RankedPatients(samples, codes, rankings)

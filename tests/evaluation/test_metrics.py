@@ -231,3 +231,5 @@ def test_large_sets_are_counted_in_blocks_and_densely(monkeypatch, rng):
     assert expected == pytest.approx(brute_force(order, sizes, samples, 10))
     monkeypatch.setattr(tally, "BLOCK", 7)
     assert evaluate_ranking(order, sizes, samples, (10,)) == pytest.approx(expected)
+    sizes[:25] = 30  # whole blocks of patients with every code
+    assert evaluate_ranking(order, sizes, samples, (10,)) == pytest.approx(brute_force(order, sizes, samples, 10))

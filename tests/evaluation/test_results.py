@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 import statistics
 
 import pytest
@@ -11,6 +12,7 @@ from mera_hf.evaluation.results import (
     build_metrics,
     format_figure,
     merge_metrics,
+    merge_values,
     read_metrics,
     spread,
     table_markdown,
@@ -73,8 +75,8 @@ def test_reading_says_what_is_wrong(tmp_path):
         read_metrics(tmp_path / "list.json")
 
 
-def change(path, value):
-    metrics = copy.deepcopy(metrics_dict())
+def change(path, value, metrics=None):
+    metrics = copy.deepcopy(metrics or metrics_dict())
     *parents, last = path.split(".")
     place = metrics
     for parent in parents:
@@ -137,6 +139,89 @@ def test_merging_seeds():
     assert merged["run"]["seconds"]["mean"] == 61.0
     assert merged["dataset"] == runs[0]["dataset"]
     validate_metrics(json.loads(json.dumps(merged)))
+
+
+def broken_down():
+    """Small breakdowns of every kind."""
+    female = {"patients": 150, "true_codes": 420, "rankers": {"mera": {"recall@20": 0.6}}}
+    held_out = {"best": "male", "worst": "female", "difference": -0.01, "interval": [-0.1, 0.05]}
+    coarse = {"groups": 19, "patients": 321, "codes_without": 0, "true_codes_without": 0}
+    return {
+        "strata": {
+            "sex": {
+                "female": female | {"intervals": {"mera": {"recall@20": [0.5, 0.7]}}},
+                "male": {"patients": "< 10"},
+            }
+        },
+        "fairness": {
+            "sex": {
+                "recall@20": {"best": "male", "worst": "female", "gap": 0.02, "interval": [-0.01, 0.06]}
+                | {"held_out": held_out}
+            }
+        },
+        "coarse": {"chapter": coarse | {"rankers": {"mera": {"recall@5": 0.9}, "gru": {"recall@5": 0.8}}}},
+        "distance": {"mera": {"wrong_codes": 900, "mean": 2.5, "same_chapter": 0.4, "eov": {"wrong_codes": 0}}},
+        "heart_failure": {"skipped": "no candidate code is one of heart failure (428, I50)"},
+    }
+
+
+def test_breakdowns_pass_and_survive_a_round_trip(tmp_path):
+    metrics = build_metrics(**metrics_dict(), **broken_down())
+    write_metrics(metrics, tmp_path / "metrics.json")
+    assert read_metrics(tmp_path / "metrics.json") == metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "strata.sex.female.rankers.mera.recall@20",
+            60.0,
+            "`strata.sex.female.rankers.mera.recall@20` is 60.0: fractions",
+        ),
+        ("strata.sex.female.rankers.chet", {}, "`strata.sex.female.rankers` names no ranker: 'chet'"),
+        ("strata.sex.female.intervals.mera.recall@20", [0.7, 0.5], "recall@20` has its ends swapped"),
+        ("strata.sex.male.patients", None, "`strata.sex.male` does not say how many `patients`"),
+        ("fairness.sex.recall@20.gap", -0.1, "`fairness.sex.recall@20.gap` is negative"),
+        ("fairness.sex.recall@20.held_out.difference", -1.1, "held_out.difference` is negative"),
+        ("coarse.chapter.groups", float("inf"), "`coarse.chapter.groups` must be a finite number"),
+        ("distance.chet", {}, "`distance.chet` names no ranker"),
+        ("distance.mera.eov.wrong_codes", -1, "`distance.mera.eov.wrong_codes` is negative"),
+        ("heart_failure.rankers", {"mera": {"auc": True}}, "auc` must be a finite number, not True"),
+    ],
+)
+def test_the_validator_looks_into_breakdowns(path, value, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        validate_metrics(change(path, value, metrics_dict(**broken_down())))
+
+
+def test_merging_breakdowns():
+    runs = seeds(0.64, 0.62)
+    for run in runs:
+        run.update(broken_down())
+    runs[1]["strata"]["sex"]["female"]["rankers"]["mera"]["recall@20"] = 0.7
+    runs[1]["fairness"]["sex"]["recall@20"] |= {"best": "female", "worst": "male", "gap": 0.04}
+    runs[1]["distance"]["mera"]["wrong_codes"] = 1000
+    del runs[1]["coarse"]
+    merged = merge_metrics(runs)
+    assert merged["strata"]["sex"] == {
+        "female": {"patients": 150, "true_codes": 420, "rankers": {"mera": {"recall@20": spread([0.6, 0.7])}}},
+        "male": {"patients": "< 10"},
+    }
+    # Whom the seeds serve worst differs, and an interval is that of one run
+    held_out = {"best": "male", "worst": "female", "difference": spread([-0.01, -0.01])}
+    assert merged["fairness"]["sex"]["recall@20"] == {"gap": spread([0.02, 0.04]), "held_out": held_out}
+    assert merged["distance"]["mera"]["wrong_codes"]["values"] == [900, 1000]
+    assert merged["heart_failure"] == broken_down()["heart_failure"] and "coarse" not in merged
+    validate_metrics(json.loads(json.dumps(merged)))
+
+
+def test_merging_values():
+    bins = [[{"predicted": 0.1, "count": 5}], [{"predicted": 0.3, "count": 5}]]
+    assert merge_values(bins) == [{"predicted": spread([0.1, 0.3]), "count": 5}]
+    assert merge_values([{"a": [1, 2]}, {"a": [1, 2, 3]}]) == {}
+    assert merge_values([{"a": 0.5}, {"a": "none"}]) == {}
+    assert merge_values([0.5, 0.5]) == spread([0.5, 0.5])
 
 
 def test_merging_what_does_not_belong_together():
