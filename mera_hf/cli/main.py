@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import compare, cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
+from . import app, compare, cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
 
 
 DESCRIPTION = """\
@@ -22,6 +22,7 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera evaluate    measure a checkpoint beside the reference rankers
   mera compare     checkpoints and rankings of other models side by side
   mera predict     rank the diagnoses of one patient, or of a data set
+  mera app         a page to enter a patient and look at the ranking
   mera export      a checkpoint as a plain language model, for serving engines
 
 and for cohorts too small for a test split
@@ -38,12 +39,13 @@ VERBS = {
     "evaluate": evaluate,
     "compare": compare,
     "predict": predict,
+    "app": app,
     "export": export,
     "cross-validate": cross_validate,
     "merge": merge,
 }
 
-ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export")
+ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export", "app")
 
 
 def main(argv: list[str] | None = None) -> int:
