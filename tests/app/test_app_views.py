@@ -57,7 +57,7 @@ def test_the_line_stands_behind_the_set(plain):
 def test_what_the_line_is_called(plain):
     assert any("EOV" in str(line) for line in lines(page(*plain)[1]))
     found, html, record = page(*plain, Cut(coverage=0.9), top_k=19)
-    assert 1 < found.size < 19 and f"90\u202f% the {found.size} codes above are the predicted set" in lines(html)
+    assert 1 < found.size < 19 and f"90 % the {found.size} codes above are the predicted set" in lines(html)
     assert "On average over patients like those of the validation split, 90" in html
     assert "in_set" in record["ranking"][0] and record["coverage"] == 0.9
     assert "have all codes of the visit in their set" in page(*plain, Cut(coverage=0.8, coverage_of="visits"))[1]
