@@ -37,10 +37,10 @@ def run_experiment(name: str, setting: Setting, seeds: Sequence[int] = (0, 1, 2)
         jobs (`int`, defaults to 1): runs at a time.
 
     Returns:
-        `dict`: `experiment`, `question`, `paper`, `dataset`, `recipe`, `overrides`, `seeds`, `metrics`, `rows` and `says`,
-        all in short; and under the experiment's own name what it measures beyond. A row is a variant: `name`, `title`, `options`,
-        `seconds`, `validation`, `test` and `test_at_eov` (metric to `{"mean", "std", "values"}`, or a number with one seed),
-        `against` and `differences` (as [`compare`] gives, on test), and `says`.
+        `dict`: `experiment`, `question`, `paper`, `dataset`, `recipe`, `overrides`, `seeds`, `metrics`, `rows`, `says` (in short),
+        and under the experiment's own name what it measures beyond. A row is a variant: `name`, `title`, `options`, `seconds`,
+        `validation`, `test` and `test_at_eov` (metric to `{"mean", "std", "values"}`, or a number with one seed), `against`
+        and `differences` (as [`compare`] gives, on test), and `says`.
 
     Raises:
         [`~mera_hf.errors.InputError`]: for an unknown experiment, fewer than one seed, a dataset without test or validation
