@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # PyHealth's RETAIN, Transformer and GRU on the split of a prepared dataset, beside a checkpoint and the reference rankers.
-# Three seeds of each, with PyHealth's start of the output bias and with a better one: about two hours on one core for
-# Diabetes 130. Interrupted, the same command goes on behind the last ranking.
+# Three seeds of each, with PyHealth's start of the output bias and with that of our references: an hour on one core for
+# Diabetes 130 (log.jsonl). Interrupted, the same command goes on behind the last ranking.
 #   bash recipes/peers/peers.sh runs/mera data/diabetes130 runs/peers
 # PyHealth has its own environment, because it needs Python 3.12 or 3.13 (PEERS_PYTHON) and other versions of our libraries.
 set -euo pipefail
@@ -25,4 +25,4 @@ for model in retain transformer gru; do
     rankings+=("$name=$out/rankings/$model-$start-0.parquet,$out/rankings/$model-$start-1.parquet,$out/rankings/$model-$start-2.parquet")
   done
 done
-mera compare "$checkpoint" "${rankings[@]}" --dataset "$dataset" --output-dir "$out/comparison"
+mera compare "mera=$checkpoint" "${rankings[@]}" --dataset "$dataset" --output-dir "$out/comparison"
