@@ -81,6 +81,15 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    finally:
+        _leave_the_group()
+
+
+def _leave_the_group() -> None:
+    """Of several processes, end the threads that talk to the others: at exit, one that still runs aborts the process."""
+    distributed = sys.modules.get("torch.distributed")  # nobody needs torch for `mera --help`
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _quiet() -> None:
