@@ -69,6 +69,9 @@ class MeraConfig(PreTrainedConfig):
             share of the softmax over codes is at least the threshold. Under `"codes"` it holds that share of a visit's codes
             on average over patients, under `"visits"` all of them for that share of the patients. `"patients"` says how many
             they were fitted on.
+        base_model (`str`, *optional*):
+            The language model that training began with, as the Hub names it, or the last part of its path; none for one
+            trained from scratch. Nothing is computed with it.
     """
 
     model_type = "mera"
@@ -95,6 +98,7 @@ class MeraConfig(PreTrainedConfig):
     eov_value: float = 0.5
     rerank_depth: int = 0
     conformal: dict | None = None
+    base_model: str | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):

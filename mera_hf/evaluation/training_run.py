@@ -2,9 +2,12 @@
 
 import contextlib
 import json
+import platform
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation.calibration import calibrate, enough_to_calibrate, measure
@@ -14,6 +17,14 @@ from mera_hf.training.mera_trainer import MeraTrainer
 from mera_hf.training.output_folder import OutputFolder
 from mera_hf.training.sharded import whole_model
 from mera_hf.training.stages import load_model, save_checkpoint, wrap_with_adapter
+
+
+def hardware(processes: int = 1) -> dict:
+    """What computes: `device`, the accelerator's name or the processor's architecture, and how many: `accelerators`, or
+    `threads` of all processes together."""
+    if torch.cuda.is_available():
+        return {"device": torch.cuda.get_device_name(), "accelerators": processes}
+    return {"device": f"CPU ({platform.machine()})", "threads": processes * torch.get_num_threads()}
 
 
 def train(
@@ -55,6 +66,7 @@ def train(
         "recipe": recipe,
         "seed": training_args.seed,
         "seconds": round(time.perf_counter() - started, 1),
+        "hardware": hardware(training_args.world_size),
         "validation": metrics,
         "memorization": json.loads(memorized.read_text()) if memorized and memorized.is_file() else None,
         "log": trainer.state.log_history,
