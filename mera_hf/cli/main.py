@@ -8,7 +8,21 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import compare, cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
+from . import (
+    card,
+    compare,
+    cross_validate,
+    demo,
+    evaluate,
+    export,
+    leaderboard,
+    memorize,
+    merge,
+    predict,
+    prepare,
+    submit,
+    train,
+)
 
 
 DESCRIPTION = """\
@@ -23,6 +37,11 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera compare     checkpoints and rankings of other models side by side
   mera predict     rank the diagnoses of one patient, or of a data set
   mera export      a checkpoint as a plain language model, for serving engines
+
+and to show what was measured
+  mera card         the model card of a checkpoint
+  mera leaderboard  a table of all results in some folders
+  mera submit       offer results on the benchmark to a model on the Hub
 
 and for cohorts too small for a test split
   mera cross-validate   measure a recipe by cross-validation over patients
@@ -41,9 +60,23 @@ VERBS = {
     "export": export,
     "cross-validate": cross_validate,
     "merge": merge,
+    "card": card,
+    "leaderboard": leaderboard,
+    "submit": submit,
 }
 
-ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export")
+ONE_PROCESS = (
+    "demo",
+    "prepare",
+    "evaluate",
+    "compare",
+    "cross-validate",
+    "merge",
+    "export",
+    "card",
+    "leaderboard",
+    "submit",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

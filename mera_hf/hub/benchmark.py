@@ -85,7 +85,12 @@ def check_benchmark(metrics: Mapping, ranker: str = "mera") -> None:
         ("dataset.name", dataset["name"], "diabetes130", ANEW),
         ("dataset.split", dataset["split"], "test", "Evaluate with `--split test`."),
         ("dataset.fingerprint", dataset["fingerprint"], expected["fingerprint"], ANEW),
-        ("dataset.split_sha256", dataset.get("split_sha256"), test["sha256"], ANEW),
+        (
+            "dataset.split_sha256",
+            dataset.get("split_sha256"),
+            test["sha256"],
+            "Evaluate again with this version of mera.",
+        ),
         ("dataset.patients", dataset["patients"], test["patients"], ANEW),
         ("dataset.codes", dataset["codes"], expected["codes"], ANEW),
         ("protocol.target", protocol["target"], "last", "Evaluate with `mera evaluate` or `mera compare`."),

@@ -52,8 +52,9 @@ def model_card(
         metrics (`Mapping`, *optional*): the content of its `metrics.json`, of one run or merged over seeds; without it the
             card says that the checkpoint was not evaluated.
         repo_id (`str`, *optional*): its name on the Hub; the folder's name without it.
-        notes (`str` or `Path`, *optional*): a Markdown file with further sections. In it `{{ table("history") }}` is the
-            table of `history/metrics.json` beside the file, and `{{ percent(0.997) }}` is 99.7.
+        notes (`str` or `Path`, *optional*): a Markdown file with further sections, put before the limits. In it
+            `{{ table("x/metrics.json") }}` is the table of these metrics beside the file, and
+            `{{ memorized("memorization.json") }}` that of the exact match.
 
     Raises:
         [`~mera_hf.errors.InputError`]: if the folder holds no checkpoint of MERA, or the metrics are not those of one.
@@ -215,8 +216,8 @@ def _render_notes(notes: str | Path | None) -> str | None:
             _environment()
             .from_string(text)
             .render(
-                table=lambda folder: table_markdown(read_metrics(path.parent / folder / "metrics.json")),
-                percent=lambda value: f"{100 * value:.1f}",
+                table=lambda name: table_markdown(read_metrics(path.parent / name)),
+                memorized=lambda name: markdown_table(_memorized_table(_read(path.parent / name))),
             )
         )
     except jinja2.TemplateError as error:

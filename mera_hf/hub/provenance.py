@@ -27,8 +27,12 @@ def origin_of(config: Mapping) -> Origin | None:
     Args:
         config (`Mapping`): the content of its `config.json`.
     """
-    source = (config.get("provenance") or {}).get("source")
-    return importlib.import_module(f"mera_hf.data.sources.{source}").ORIGIN if source in SOURCES else None
+    provenance = config.get("provenance") or {}
+    if provenance.get("source") not in SOURCES:
+        return None
+    source = importlib.import_module(f"mera_hf.data.sources.{provenance['source']}")
+    # A demo of credentialed data is open
+    return source.ORIGIN if provenance["credentialed"] else getattr(source, "DEMO", source.ORIGIN)
 
 
 def licence_of(config: Mapping) -> dict[str, str]:
@@ -44,10 +48,10 @@ def licence_of(config: Mapping) -> dict[str, str]:
     if provenance is None:
         return {"license": "unknown"}
     if provenance.get("credentialed"):
-        name, origin = provenance.get("agreement") or provenance.get("licence"), origin_of(config)
-        if not name or name == "unknown":
+        agreement, origin = provenance.get("agreement"), origin_of(config)
+        if not agreement:
             return {"license": "unknown"}
-        slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+        slug = re.sub(r"[^a-z0-9.]+", "-", agreement.lower()).strip("-")
         link = {"license_link": origin.homepage} if origin and origin.homepage else {}
         return {"license": "other", "license_name": slug, **link}
     return base_licence(base)
