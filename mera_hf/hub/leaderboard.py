@@ -1,4 +1,4 @@
-"""A leaderboard from files here: each `metrics.json` and `.eval_results/*.yaml` below some folders, in tables by their data."""
+"""A leaderboard from files here: each `metrics.json` and `.eval_results/*.yaml` below some folders, by data."""
 
 from __future__ import annotations
 

@@ -75,8 +75,10 @@ def model_card(
         raise InputError(
             f"`metrics` hold no `rankers.mera`, but {', '.join(metrics['rankers'])}; `mera evaluate` writes them."
         )
-    name = repo_id or checkpoint.resolve().name
     training = training or {}
+    if metrics is not None:
+        _check_same_model(training, metrics["run"])
+    name = repo_id or checkpoint.resolve().name
     return _render(
         "memorized_card.md.jinja" if memorized_only else "model_card.md.jinja",
         _metadata(config, metrics, name, memorized_only),
@@ -138,7 +140,7 @@ def recipe_card(recipes: str | Path, repo_id: str) -> str:
             f"`{stage['how']}`, {title}",
             [
                 f"{keys['num_train_epochs']}",
-                f"{keys['learning_rate']:g}",
+                f"{keys['learning_rate']:f}".rstrip("0"),
                 f"{keys['per_device_train_batch_size']} x {keys['gradient_accumulation_steps']}",
                 str(keys.get("lora_r", "–")),
                 str(keys.get("max_length", "–")),
@@ -212,16 +214,27 @@ def _render_notes(notes: str | Path | None) -> str | None:
     except OSError as error:
         raise InputError(f"`--notes` {str(path)!r} cannot be read ({error.strerror}).") from error
     try:
-        return (
-            _environment()
-            .from_string(text)
-            .render(
-                table=lambda name: table_markdown(read_metrics(path.parent / name)),
-                memorized=lambda name: markdown_table(_memorized_table(_read(path.parent / name))),
-            )
+        template = _environment().from_string(text)
+        return template.render(
+            table=lambda name: table_markdown(read_metrics(path.parent / name)),
+            memorized=lambda name: markdown_table(_memorized_table(_read(path.parent / name))),
         )
     except jinja2.TemplateError as error:
         raise InputError(f"`--notes` {str(path)!r} cannot be filled in: {error}") from error
+
+
+def _check_same_model(training: Mapping, run: Mapping) -> None:
+    """Figures of another training than that of the checkpoint must not get into its card."""
+    if training.get("recipe") and run["recipe"] and training["recipe"] != run["recipe"]:
+        raise InputError(
+            f"`metrics` are of the recipe {run['recipe']}, and the checkpoint is of {training['recipe']}."
+        )
+    seeds = run["seed"] if isinstance(run["seed"], list) else [run["seed"]]
+    if "seed" in training and training["seed"] not in seeds:
+        measured = ", ".join(map(str, seeds))
+        raise InputError(
+            f"`metrics` are of the seed {measured}, and the checkpoint is of the seed {training['seed']}."
+        )
 
 
 def _read(path: Path) -> dict | None:
