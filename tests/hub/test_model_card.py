@@ -12,6 +12,7 @@ from evaluation.cases import metrics_dict
 from evaluation.full_metrics import full_metrics
 from huggingface_hub import ModelCard
 
+from mera_hf.data.sources.diabetes130 import ORIGIN
 from mera_hf.errors import InputError
 from mera_hf.evaluation.report.words import MEANINGS
 from mera_hf.evaluation.results import merge_metrics, write_metrics
@@ -80,7 +81,7 @@ def test_no_figure_is_written_into_a_template(checkpoint):
     cards = [prose(model_card(checkpoint, content, "org/x")) for content in (metrics, shrunk(metrics))]
     one, other = map(numbers_in, cards)
     assert len(one) == len(other) > 1000
-    others = known(TRAINING, metrics["run"]["versions"])
+    others = known(TRAINING, metrics["run"]["versions"], ORIGIN.terms)
     stayed = {
         number
         for number, there in zip(one, other, strict=True)
