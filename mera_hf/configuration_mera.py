@@ -69,6 +69,10 @@ class MeraConfig(PreTrainedConfig):
             share of the softmax over codes is at least the threshold. Under `"codes"` it holds that share of a visit's codes
             on average over patients, under `"visits"` all of them for that share of the patients. `"patients"` says how many
             they were fitted on.
+        provenance (`dict`, *optional*):
+            Whose patients are in the weights, and under which terms: `source`, `licence`, `credentialed`, `fingerprint`,
+            `agreement`, `patients`, see `training/provenance.py`. Without it that is not known, and publishing takes the
+            weights for credentialed.
     """
 
     model_type = "mera"
@@ -95,6 +99,7 @@ class MeraConfig(PreTrainedConfig):
     eov_value: float = 0.5
     rerank_depth: int = 0
     conformal: dict | None = None
+    provenance: dict | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
