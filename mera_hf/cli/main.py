@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import compare, cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
+from . import compare, cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, publish, train
 
 
 DESCRIPTION = """\
@@ -29,6 +29,9 @@ and for cohorts too small for a test split
 
 and for models trained by adapters (LoRA, QLoRA)
   mera merge       merge an adapter into its base, without quantisation
+
+and to share
+  mera publish     a checkpoint or a data set on the Hugging Face Hub
 """
 VERBS = {
     "demo": demo,
@@ -41,9 +44,10 @@ VERBS = {
     "export": export,
     "cross-validate": cross_validate,
     "merge": merge,
+    "publish": publish,
 }
 
-ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export")
+ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export", "publish")
 
 
 def main(argv: list[str] | None = None) -> int:
