@@ -72,6 +72,10 @@ class MeraConfig(PreTrainedConfig):
         base_model (`str`, *optional*):
             The language model that training began with, as the Hub names it, or the last part of its path; none for one
             trained from scratch. Nothing is computed with it.
+        provenance (`dict`, *optional*):
+            Whose patients are in the weights, and under which terms: `source`, `licence`, `credentialed`, `fingerprint`,
+            `agreement`, `patients`, see `training/provenance.py`. Without it that is not known, and publishing takes the
+            weights for credentialed.
     """
 
     model_type = "mera"
@@ -99,6 +103,7 @@ class MeraConfig(PreTrainedConfig):
     rerank_depth: int = 0
     conformal: dict | None = None
     base_model: str | None = None
+    provenance: dict | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):

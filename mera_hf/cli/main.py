@@ -20,6 +20,7 @@ from . import (
     merge,
     predict,
     prepare,
+    publish,
     submit,
     train,
 )
@@ -38,16 +39,17 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera predict     rank the diagnoses of one patient, or of a data set
   mera export      a checkpoint as a plain language model, for serving engines
 
-and to show what was measured
-  mera card         the model card of a checkpoint
-  mera leaderboard  a table of all results in some folders
-  mera submit       offer results on the benchmark to a model on the Hub
-
 and for cohorts too small for a test split
   mera cross-validate   measure a recipe by cross-validation over patients
 
 and for models trained by adapters (LoRA, QLoRA)
   mera merge       merge an adapter into its base, without quantisation
+
+and to share
+  mera card         the model card of a checkpoint
+  mera publish      a checkpoint or a data set on the Hugging Face Hub
+  mera submit       results on the benchmark to a model on the Hub
+  mera leaderboard  all results in some folders side by side
 """
 VERBS = {
     "demo": demo,
@@ -61,21 +63,14 @@ VERBS = {
     "cross-validate": cross_validate,
     "merge": merge,
     "card": card,
-    "leaderboard": leaderboard,
+    "publish": publish,
     "submit": submit,
+    "leaderboard": leaderboard,
 }
 
 ONE_PROCESS = (
-    "demo",
-    "prepare",
-    "evaluate",
-    "compare",
-    "cross-validate",
-    "merge",
-    "export",
-    "card",
-    "leaderboard",
-    "submit",
+    *("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export"),
+    *("card", "publish", "submit", "leaderboard"),
 )
 
 

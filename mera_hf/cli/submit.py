@@ -48,10 +48,11 @@ def run(args: argparse.Namespace) -> int:
     """Check the figures and open the pull request, or show what it would hold; return the exit status 0."""
     from ..evaluation.results import read_metrics
     from ..hub.benchmark import NAME, check_benchmark, only_ranker
+    from ..hub.connection import check_repo_id
     from ..hub.eval_results import eval_results_files
-    from ..hub.submitting import check_repo_name, open_pull_request
+    from ..hub.submitting import open_pull_request
 
-    check_repo_name(args.repo)
+    check_repo_id(args.repo)
     metrics = read_metrics(Path(args.evaluation) / "metrics.json")
     ranker = args.ranker or only_ranker(metrics)
     try:

@@ -13,8 +13,9 @@ from mera_hf.errors import InputError
 from mera_hf.evaluation.calibration import calibrate, enough_to_calibrate, measure
 from mera_hf.evaluation.conformal import fit_conformal
 from mera_hf.evaluation.model_ranking import trainer_metrics
-from mera_hf.training.mera_trainer import MeraTrainer
+from mera_hf.training.mera_trainer import MeraTrainer, base_model
 from mera_hf.training.output_folder import OutputFolder
+from mera_hf.training.provenance import trained_on
 from mera_hf.training.sharded import whole_model
 from mera_hf.training.stages import load_model, save_checkpoint, wrap_with_adapter
 
@@ -28,11 +29,18 @@ def hardware(processes: int = 1) -> dict:
 
 
 def train(
-    training_args, model_args, mera_args, dataset, codes: list[str], output: OutputFolder, recipe: str
+    training_args,
+    model_args,
+    mera_args,
+    dataset,
+    codes: list[str],
+    output: OutputFolder,
+    recipe: str,
+    report: dict | None = None,
 ) -> tuple[dict[str, float], bool] | None:
     """Train the stage, fit the cut on validation and write the checkpoint; returns the figures on validation, and whether
     there were visits enough to fit the cut. Of several processes the main one does all but training, and the others
-    return `None`."""
+    return `None`. `report` is `prepare.json` of the dataset, for the provenance of the checkpoint."""
     if not len(dataset["validation"]) and training_args.eval_strategy != "no":
         raise InputError("`eval_strategy` needs validation patients, and there are none; set `--eval-strategy no`.")
     started = time.perf_counter()
@@ -43,6 +51,7 @@ def train(
         return wrap_with_adapter(model, model_args), tokenizer
 
     model, tokenizer = load()
+    provenance = trained_on(base_model(model).config.provenance, report)
     trainer = MeraTrainer(
         model=model,
         args=training_args,
@@ -57,6 +66,7 @@ def train(
     model = whole_model(trainer, lambda: load()[0])
     if model is None:
         return None
+    base_model(model).config.provenance = provenance
     fitted = calibrate(model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
     fit_conformal(model, tokenizer, dataset["validation"])
     metrics = measure(model, tokenizer, dataset["validation"])

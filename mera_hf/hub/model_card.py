@@ -34,6 +34,7 @@ EXAMPLES = (
     ("ICD9CM:401.9", "ICD9CM:401", "ICD10CM:I10"),
     ("ICD9CM:428.0", "ICD9CM:428", "ICD10CM:I50.9"),
 )
+TRAINING_FIELDS = ("recipe", "seed", "seconds", "hardware", "validation", "log", "run_url")  # of `training.json`
 OPEN_STRATA = ("training_frequency", "repeated_history")  # the others are folded
 QUESTIONS = {
     "code_to_definition": "code -> definition",
@@ -67,23 +68,22 @@ def model_card(
         )
     # What an older checkpoint does not have
     config = {"conformal": None, "use_profile": True, "use_visit_text": False, "history_text": "code"} | config
-    training, memorization = _read(checkpoint / "training.json"), _read(checkpoint / "memorization.json")
+    adapter = (checkpoint / "adapter_config.json").is_file()
+    logs = checkpoint.parent if adapter else checkpoint  # `mera train` leaves an adapter in a folder of the checkpoint
+    training, memorization = _read(logs / "training.json"), _read(logs / "memorization.json")
     memorized_only = training is None and memorization is not None
     if metrics is not None and memorized_only:
         raise InputError(f"{str(checkpoint)!r} was memorized and not trained to rank: `metrics` cannot be its own.")
     if metrics is not None and "mera" not in metrics["rankers"]:
-        raise InputError(
-            f"`metrics` hold no `rankers.mera`, but {', '.join(metrics['rankers'])}; `mera evaluate` writes them."
-        )
-    training = training or {}
-    if metrics is not None:
+        measured = ", ".join(metrics["rankers"])
+        raise InputError(f"`metrics` hold no `rankers.mera`, but {measured}; `mera evaluate` writes them.")
+    if metrics is not None and training is not None:
         _check_same_model(training, metrics["run"])
     name = repo_id or checkpoint.resolve().name
     return _render(
         "memorized_card.md.jinja" if memorized_only else "model_card.md.jinja",
         _metadata(config, metrics, name, memorized_only),
         name=name,
-        on_hub=repo_id is not None,
         notes=_render_notes(notes),
         config=config,
         vocabularies=_vocabularies(config),
@@ -92,9 +92,9 @@ def model_card(
         provenance=config.get("provenance"),
         origin=origin_of(config),
         visits=_example_visits(config),
-        training=training,
-        log=(training.get("log") or [{}])[-1],
-        memorized=_memorized_table(memorization or training.get("memorization")),
+        adapter=adapter,
+        training=training and {**dict.fromkeys(TRAINING_FIELDS), **training},
+        memorized=_memorized_table(memorization or (training or {}).get("memorization")),
         metrics=metrics,
         results=_results(metrics) if metrics else None,
     )

@@ -103,6 +103,7 @@ class MeraTrainer(_BaseTrainer):
                 "each visit, `per_device_train_batch_size` patients at a time."
             )
         if train_dataset is not None:
+            base_model(model).config.provenance = None  # whose patients the rows are is for the caller to say
             train_dataset = TimelineDataset(
                 train_dataset,
                 self.encoder,
