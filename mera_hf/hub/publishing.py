@@ -240,8 +240,8 @@ def _make_room(api, plan: Plan) -> str:
     visibility = "private" if there.private else "gated" if gated else "public"
     if VISIBILITIES.index(visibility) > VISIBILITIES.index(plan.visibility):
         raise InputError(
-            f"`--repo` {plan.repo_id!r} is {visibility} already, and this is to be {plan.visibility}. Choose another name, change "
-            f"the repository's settings on the Hub, or add `--{visibility}`."
+            f"`--repo` {plan.repo_id!r} is {visibility} already, and this is to be {plan.visibility}. Choose another name, "
+            f"change the repository's settings on the Hub, or add `--{visibility}`."
         )
     return visibility
 

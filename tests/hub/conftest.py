@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from loopback import OWNER, Hub
+from publishing_cases import METRICS, OPEN, edit_json
 
 import mera_hf
 
@@ -68,23 +69,6 @@ def prepared(_prepared, tmp_path):
     return Path(shutil.copytree(_prepared, tmp_path / "prepared"))
 
 
-OPEN = {
-    "source": "diabetes130",
-    "licence": "CC BY 4.0",
-    "credentialed": False,
-    "fingerprint": "b6852758fdb0ddf9",
-    "agreement": None,
-    "patients": True,
-}
-METRICS = {
-    "dataset": {"name": "diabetes130", "fingerprint": "a1", "split": "test", "patients": 100, "codes": 19},
-    "protocol": {"target": "last", "candidates": "cohort", "history": "codes"},
-    "rankers": {"mera": {"recall@20": 0.6, "weighted_f1": 0.3}, "prevalence": {"recall@20": 0.5, "weighted_f1": 0.2}},
-    "controls": {},
-    "run": {"recipe": "tiny/train", "seed": 0, "versions": {}, "seconds": 1.0, "peak_memory_mb": 100},
-}
-
-
 @pytest.fixture(scope="session")
 def _trained(tmp_path_factory):
     """Two models that rank, one started from the other with an adapter, as trainings leave them."""
@@ -122,11 +106,6 @@ def _trained(tmp_path_factory):
 def trained(_trained, tmp_path):
     """`base`, a checkpoint without patients, and `run`, one on open data with an `adapter` and an `evaluation`."""
     return Path(shutil.copytree(_trained, tmp_path / "trained"))
-
-
-def edit_json(path: Path, **fields) -> None:
-    """Set fields of a JSON file."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 @pytest.fixture
