@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo, and print what it did, where it is and what to do next; return the exit status 0."""
-    from ..data.prepare import prepare
+    from ..data.prepare import prepare, read_report
     from ..evaluation import plots
     from ..evaluation.checkpoint import evaluate_checkpoint
     from ..evaluation.results import table_text
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     overrides = [*seed, "--model-name-or-path", str(memorized)]
     arguments = parse_recipe(RECIPES / "train.yaml", overrides, MeraTrainerConfig)
     output = OutputFolder(trained, overwrite=args.overwrite)
-    train(*arguments, dataset, codes, output, "demo/train")
+    train(*arguments, dataset, codes, output, "demo/train", read_report(dataset_dir))
 
     _title("4. Evaluate: test patients, beside rankers that need no language model")
     model, tokenizer = open_checkpoint(str(trained))

@@ -8,7 +8,22 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import compare, cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
+from . import (
+    card,
+    compare,
+    cross_validate,
+    demo,
+    evaluate,
+    export,
+    leaderboard,
+    memorize,
+    merge,
+    predict,
+    prepare,
+    publish,
+    submit,
+    train,
+)
 
 
 DESCRIPTION = """\
@@ -29,6 +44,12 @@ and for cohorts too small for a test split
 
 and for models trained by adapters (LoRA, QLoRA)
   mera merge       merge an adapter into its base, without quantisation
+
+and to share
+  mera card         the model card of a checkpoint
+  mera publish      a checkpoint or a data set on the Hugging Face Hub
+  mera submit       results on the benchmark to a model on the Hub
+  mera leaderboard  all results in some folders side by side
 """
 VERBS = {
     "demo": demo,
@@ -41,9 +62,16 @@ VERBS = {
     "export": export,
     "cross-validate": cross_validate,
     "merge": merge,
+    "card": card,
+    "publish": publish,
+    "submit": submit,
+    "leaderboard": leaderboard,
 }
 
-ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export")
+ONE_PROCESS = (
+    *("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export"),
+    *("card", "publish", "submit", "leaderboard"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:

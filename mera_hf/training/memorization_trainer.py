@@ -16,12 +16,12 @@ from ..data.memorizing import Pair, memorizing_pairs
 from ..errors import InputError
 from ..timeline_mera import check_code_tokens
 from .memorization_config import MemorizationTrainerConfig
-from .mera_trainer import CITATION, base_model
+from .mera_trainer import base_model
 from .own_rows import own_rows
 from .quantised import guard_quantised
 from .sampler_epoch import SamplerEpoch
 from .sharded import check_engine, is_sharded, keep_precision
-from .training_card import write_training_card
+from .training_card import CITATION, write_training_card
 
 
 class PairDataset(Dataset):
