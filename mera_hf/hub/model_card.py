@@ -92,6 +92,7 @@ def model_card(
         provenance=config.get("provenance"),
         origin=origin_of(config),
         visits=_example_visits(config),
+        spelled=_as_people_write(_example_visits(config)),
         adapter=adapter,
         training=training and {**dict.fromkeys(TRAINING_FIELDS), **training},
         memorized=_memorized_table(memorization or (training or {}).get("memorization")),
@@ -257,6 +258,13 @@ def _example_visits(config: Mapping) -> list[list[str]]:
     chosen = [next((code for code in spellings if code in known), None) for spellings in EXAMPLES]
     chosen = [code for code in chosen if code] or known[:2]
     return [chosen[:-1], chosen[-1:]] if len(chosen) > 1 else [chosen]
+
+
+def _as_people_write(visits: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Codes without their vocabulary, where it is the same for all; `mera predict` and the pipeline read them so."""
+    if len({code.partition(":")[0] for visit in visits for code in visit}) > 1:
+        return [list(visit) for visit in visits]
+    return [[code.partition(":")[2] for code in visit] for visit in visits]
 
 
 def _metadata(config: Mapping, metrics: Mapping | None, name: str, memorized_only: bool) -> str:

@@ -67,7 +67,9 @@ def installed() -> bool:
 def require_package(name: str) -> None:
     """Reports are an extra: say how to install it where one of its packages is missing."""
     if importlib.util.find_spec(name) is None:
-        raise InputError(f"Reports and plots need {name}, which is not installed: pip install 'mera_hf[report]'")
+        raise InputError(
+            f"Reports, plots and cards need {name}, which is not installed: pip install 'mera_hf[report]'"
+        )
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
