@@ -26,8 +26,8 @@ def import_libraries() -> None:
         return
     gc.disable()
     try:
-        import transformers.modeling_utils  # noqa: F401
-        from transformers import AutoModel, AutoTokenizer  # noqa: F401
+        import transformers.modeling_utils
+        import transformers.pipelines  # noqa: F401
     finally:
         gc.freeze()
         gc.enable()
