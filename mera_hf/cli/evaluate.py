@@ -6,7 +6,8 @@ import textwrap
 from pathlib import Path
 
 from ..errors import InputError
-from .checkpoint import open_checkpoint
+from ..shipped import find_checkpoint
+from .checkpoint import CHECKPOINT_HELP, open_checkpoint
 
 
 DESCRIPTION = """\
@@ -35,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
+        "checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP
     )
     parser.add_argument("--dataset", metavar="DIR", required=True, help="folder that `mera prepare` wrote")
     parser.add_argument(
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if output and (output / "metrics.json").exists() and not args.overwrite:
         raise InputError(f"`--output-dir` {output} holds an evaluation; choose another folder or add `--overwrite`.")
     model, tokenizer = open_checkpoint(args.checkpoint)
-    logs = [Path(args.checkpoint) / name for name in ("training.json", "memorization.json")]
+    logs = [Path(find_checkpoint(args.checkpoint)) / name for name in ("training.json", "memorization.json")]
     training, memorization = (json.loads(log.read_text()) if log.is_file() else {} for log in logs)
     evaluation = evaluate_checkpoint(
         model,

@@ -3,7 +3,7 @@
 import argparse
 
 from ..errors import InputError
-from .checkpoint import open_checkpoint
+from .checkpoint import CHECKPOINT_HELP, open_checkpoint
 
 
 DESCRIPTION = """\
@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
+        "checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP
     )
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder to write")
     parser.add_argument(

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from ..errors import InputError
-from .checkpoint import open_checkpoint
+from .checkpoint import CHECKPOINT_HELP, open_checkpoint
 
 
 DESCRIPTION = """\
@@ -25,6 +25,7 @@ That holds for patients like those of the validation split, not for each kind of
 """
 EPILOG = """\
 examples
+  mera predict mera-tiny-diabetes130 --visits "428.0 250.00; 584.9"
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --sex F --age 70
   mera predict runs/mera --visits "E11.65 I10; I50.9" --icd 10 --top-k 10 --json
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --explain
@@ -52,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
+        "checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP
     )
     patients = parser.add_mutually_exclusive_group(required=True)
     patients.add_argument("--visits", metavar="CODES", help='earlier visits of one patient: "250.00 401.9; 428.0"')

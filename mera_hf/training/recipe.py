@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from ..errors import InputError
+from ..shipped import find_checkpoint
 
 
 def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -> tuple:
@@ -62,6 +63,8 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
         raise InputError(f"{rest[0]!r} belongs to no option; options look like `--learning-rate 1e-4`.")
     if "output_dir" not in named and keys.get("output_dir") is None:
         recipe[0].output_dir = None  # transformers would write to a folder of its own choice
+    if recipe[1].model_name_or_path is not None:
+        recipe[1].model_name_or_path = find_checkpoint(recipe[1].model_name_or_path)
     if (recipe[1].load_in_4bit or recipe[1].load_in_8bit) and importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(f"{path}: a quantised base needs bitsandbytes: pip install 'mera_hf[quant]'")
     if recipe[0].push_to_hub:
