@@ -32,9 +32,7 @@ def shipped_checkpoint(name: str) -> str:
     ```
     """
     if name not in shipped_names():
-        raise InputError(
-            f"`name` is {name!r}; the checkpoints that come with mera are {', '.join(shipped_names())}."
-        )
+        raise InputError(f"`name` is {name!r}; the checkpoints that come with mera are {', '.join(shipped_names())}.")
     return str(CHECKPOINTS / name)
 
 

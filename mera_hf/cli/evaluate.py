@@ -35,9 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP
-    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP)
     parser.add_argument("--dataset", metavar="DIR", required=True, help="folder that `mera prepare` wrote")
     parser.add_argument(
         "--split", choices=("train", "validation", "test"), default="test", help="patients to rank (default test)"

@@ -31,9 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP
-    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP)
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder to write")
     parser.add_argument(
         "--plain", action="store_true", help="leave behind what a plain language model has no place for"

@@ -52,9 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP
-    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP)
     patients = parser.add_mutually_exclusive_group(required=True)
     patients.add_argument("--visits", metavar="CODES", help='earlier visits of one patient: "250.00 401.9; 428.0"')
     patients.add_argument("--dataset", metavar="PATH", help="Parquet file, folder of Parquet files or prepared folder")
