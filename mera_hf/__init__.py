@@ -20,6 +20,7 @@ _HOME = {
     "Explanation": "explanation_mera",
     "TimelineEncoder": "timeline_mera",
     "InputError": "errors",
+    "shipped_checkpoint": "shipped",
     "IcdTree": "icd",
     "prepare": "data.prepare",
     "load_prepared": "data.prepare",

@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
+from ..shipped import find_checkpoint, shipped_names
+
+
+CHECKPOINT_HELP = "folder that `mera train` wrote, mera-tiny-diabetes130 (comes with mera), or a name on the Hub"
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the argument CHECKPOINT and `--revision`."""
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
-    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP)
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a checkpoint on the Hub")
 
 
@@ -37,7 +39,7 @@ def open_checkpoint(name: str, revision: str | None = None):
     """The model, on the GPU if there is one, and its tokenizer.
 
     Args:
-        name (`str`): a folder, or a name on the Hub.
+        name (`str`): a folder, a checkpoint that comes with mera, or a name on the Hub; the first of these that there is.
         revision (`str`, *optional*): branch, tag or commit on the Hub.
 
     Raises:
@@ -51,24 +53,30 @@ def open_checkpoint(name: str, revision: str | None = None):
 
     from ..timeline_mera import check_code_tokens
 
+    folder = find_checkpoint(name)
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(folder, revision=revision)
     except (OSError, ValueError) as error:
-        where = "is not a folder here and cannot be fetched" if not Path(name).exists() else "holds no model"
-        raise InputError(f"checkpoint {name!r} {where}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if Path(name).exists():
+            raise InputError(f"checkpoint {name!r} holds no model: {reason}") from error
+        raise InputError(
+            f"checkpoint {name!r} is not a folder here and cannot be fetched: {reason} "
+            f"(With mera come {' and '.join(shipped_names())}.)"
+        ) from error
     if config.model_type != "mera":
         raise InputError(f"checkpoint {name!r} is a {config.model_type} model; train it with `mera train` first.")
-    if find_adapter_config_file(name, revision=revision):
+    if find_adapter_config_file(folder, revision=revision):
         raise InputError(f"checkpoint {name!r} is an adapter; merge it into its base first: `mera merge`.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(
             f"checkpoint {name!r} has no tokenizer; copy the tokenizer files that were saved with it."
         ) from error
     try:
         check_code_tokens(config, tokenizer)
-        model = AutoModel.from_pretrained(name, revision=revision).eval()
+        model = AutoModel.from_pretrained(folder, revision=revision).eval()
     except (OSError, ValueError) as error:
         raise InputError(f"checkpoint {name!r} is not whole: {str(error).splitlines()[0]}") from error
     if not model.ranking_head.is_trained:

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 from ..errors import InputError
+from ..shipped import find_checkpoint
 from .checkpoint import add_checkpoint, open_checkpoint
 
 
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if output and (output / "metrics.json").exists() and not args.overwrite:
         raise InputError(f"`--output-dir` {output} holds an evaluation; choose another folder or add `--overwrite`.")
     model, tokenizer = open_checkpoint(args.checkpoint, args.revision)
-    logs = [Path(args.checkpoint) / name for name in ("training.json", "memorization.json")]
+    logs = [Path(find_checkpoint(args.checkpoint)) / name for name in ("training.json", "memorization.json")]
     training, memorization = (json.loads(log.read_text()) if log.is_file() else {} for log in logs)
     evaluation = evaluate_checkpoint(
         model,

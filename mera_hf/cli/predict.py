@@ -25,6 +25,7 @@ That holds for patients like those of the validation split, not for each kind of
 """
 EPILOG = """\
 examples
+  mera predict mera-tiny-diabetes130 --visits "428.0 250.00; 584.9"
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --sex F --age 70
   mera predict runs/mera --visits "E11.65 I10; I50.9" --icd 10 --top-k 10 --json
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --explain

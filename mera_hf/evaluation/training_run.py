@@ -18,6 +18,7 @@ from mera_hf.training.output_folder import OutputFolder
 from mera_hf.training.provenance import trained_on
 from mera_hf.training.sharded import whole_model
 from mera_hf.training.stages import load_model, save_checkpoint, wrap_with_adapter
+from mera_hf.training.tracked_run import TrackedRun
 
 
 def hardware(processes: int = 1) -> dict:
@@ -60,6 +61,8 @@ def train(
         processing_class=tokenizer,
         compute_metrics=trainer_metrics,
     )
+    tracked = TrackedRun()
+    trainer.add_callback(tracked)
     output.open(trainer.accelerator)
     with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its log to standard output
         trainer.train(resume_from_checkpoint=output.last)
@@ -79,6 +82,7 @@ def train(
         "hardware": hardware(training_args.world_size),
         "validation": metrics,
         "memorization": json.loads(memorized.read_text()) if memorized and memorized.is_file() else None,
+        "tracker": tracked.run,
         "log": trainer.state.log_history,
     }
 
