@@ -119,6 +119,22 @@ class Explanation:
     expected_codes: float
     codes: list[ExplainedCode]
 
+    def branches(self, code: ExplainedCode) -> list[list[Effect]]:
+        """The effects on a code: each visit with its codes behind it, and what else is left out, the largest first."""
+        visits: dict[int, list[Effect]] = {}
+        others = []
+        for effect in code.effects:
+            if effect.kind == "visit":
+                visits[effect.visits[0]] = [effect]
+            elif effect.kind == "code" and len(effect.visits) == 1:
+                # A visit's only code does what the visit does
+                if len(self.visits[effect.visits[0] - 1]) > 1:
+                    visits[effect.visits[0]].append(effect)
+            elif effect.kind != "history":
+                others.append([effect])
+        branches = [[top, *sorted(codes, key=_size, reverse=True)] for top, *codes in (*visits.values(), *others)]
+        return sorted(branches, key=lambda branch: max(map(_size, branch)), reverse=True)
+
     def to_dict(self) -> dict:
         """The explanation as JSON has it, fractions with six digits."""
         return _rounded(asdict(self))
@@ -370,7 +386,7 @@ class _Text:
 
     def effects(self, code: ExplainedCode) -> list[str]:
         """The largest effects, each code below the visit that it is left out of."""
-        branches = self.branches(code)
+        branches = self.explanation.branches(code)
         effects = [effect for branch in branches for effect in branch]
         if not effects:
             return ["  no visit and no profile to leave out"]
@@ -388,22 +404,6 @@ class _Text:
             most = max(map(_size, folded))
             lines.append(f"{'':10}parts not shown ({len(folded)}): {100 * most:.{digits}f} points or less each")
         return lines
-
-    def branches(self, code: ExplainedCode) -> list[list[Effect]]:
-        """Visits with their codes, and what else is left out, the largest first."""
-        visits: dict[int, list[Effect]] = {}
-        others = []
-        for effect in code.effects:
-            if effect.kind == "visit":
-                visits[effect.visits[0]] = [effect]
-            elif effect.kind == "code" and len(effect.visits) == 1:
-                # A visit's only code does what the visit does
-                if len(self.explanation.visits[effect.visits[0] - 1]) > 1:
-                    visits[effect.visits[0]].append(effect)
-            elif effect.kind != "history":
-                others.append([effect])
-        branches = [[top, *sorted(codes, key=_size, reverse=True)] for top, *codes in (*visits.values(), *others)]
-        return sorted(branches, key=lambda branch: max(map(_size, branch)), reverse=True)
 
     def effect(self, code: ExplainedCode, effect: Effect, digits: int, indent: str) -> str:
         without = [f"rank {effect.rank_without}"] if effect.rank_without != code.rank else []

@@ -490,6 +490,7 @@ class MeraForDiagnosis(PreTrainedModel):
         top_k: int | None = None,
         coverage: float | None = None,
         coverage_of: str = "codes",
+        eov_value: float | None = None,
     ) -> MeraRanking:
         """
         Turn logits into rankings: order, set above EOV and probabilities.
@@ -507,11 +508,12 @@ class MeraForDiagnosis(PreTrainedModel):
             top_k (`int`, *optional*): length of the ranking.
             coverage (`float`, *optional*): share that the sets shall hold, such as 0.9.
             coverage_of (`str`, *optional*, defaults to `"codes"`): of the codes of a visit, or of whole `"visits"`.
+            eov_value (`float`, *optional*): where EOV cuts the ranking; `config.eov_value` without it.
         """
-        head = self.ranking_head
+        eov_value = self.config.eov_value if eov_value is None else eov_value
         logits = output.code_logits.float()
         probabilities = self.log_odds(output, history_codes, history_values).sigmoid()  # (N, C)
-        values = head.value_weight.float() * (probabilities - head.value_threshold.float())
+        values = self.code_values(probabilities)
         depth = self.config.rerank_depth if coverage is None else 0
         order = _best_first(logits, None if top_k is None else max(top_k, depth))
         if coverage is not None:
@@ -520,9 +522,9 @@ class MeraForDiagnosis(PreTrainedModel):
             first = order[:, :depth]
             places = values.gather(1, first).argsort(dim=-1, descending=True, stable=True)
             order = torch.cat([first.gather(1, places), order[:, depth:]], dim=1)
-            set_sizes = (values.gather(1, first) > self.config.eov_value).sum(-1)
+            set_sizes = (values.gather(1, first) > eov_value).sum(-1)
         else:
-            set_sizes = (values > self.config.eov_value).sum(-1)
+            set_sizes = (values > eov_value).sum(-1)
         order = order[:, :top_k]
         return MeraRanking(
             order=order.cpu(),
@@ -531,6 +533,10 @@ class MeraForDiagnosis(PreTrainedModel):
             probabilities=probabilities.gather(1, order).cpu(),
             eov_logits=output.eov_logits.float().cpu(),
         )
+
+    def code_values(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """The value of each code, which EOV cuts, from the probabilities of all codes, both of shape `(N, C)`."""
+        return self.ranking_head.value_weight.float() * (probabilities - self.ranking_head.value_threshold.float())
 
     def log_odds(
         self, output: MeraOutput, history_codes: torch.LongTensor, history_values: torch.FloatTensor

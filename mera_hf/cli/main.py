@@ -9,6 +9,7 @@ import warnings
 
 from ..errors import InputError
 from . import (
+    app,
     card,
     compare,
     cross_validate,
@@ -37,6 +38,7 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera evaluate    measure a checkpoint beside the reference rankers
   mera compare     checkpoints and rankings of other models side by side
   mera predict     rank the diagnoses of one patient, or of a data set
+  mera app         a page to enter a patient and look at the ranking
   mera export      a checkpoint as a plain language model, for serving engines
 
 and for cohorts too small for a test split
@@ -59,6 +61,7 @@ VERBS = {
     "evaluate": evaluate,
     "compare": compare,
     "predict": predict,
+    "app": app,
     "export": export,
     "cross-validate": cross_validate,
     "merge": merge,
@@ -70,7 +73,7 @@ VERBS = {
 
 ONE_PROCESS = (
     *("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export"),
-    *("card", "publish", "submit", "leaderboard"),
+    *("app", "card", "publish", "submit", "leaderboard"),
 )
 
 

@@ -1,0 +1,229 @@
+"""The page: its parts, and what happens when a person does something."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from mera_hf.app import views
+from mera_hf.app.codes import Codes
+from mera_hf.app.edits import edit
+from mera_hf.app.patient import EnteredPatient
+from mera_hf.app.reading import Cut, ranked, read, scale
+from mera_hf.app.stored_patients import StoredPatients
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mera_hf.modeling_mera import MeraForDiagnosis
+
+SEXES = [("Female", "F"), ("Male", "M"), ("Not known", "")]
+# Models read the age by decade
+AGES = [("Not known", ""), *((f"{age} to {age + 9}", str(age)) for age in range(0, 90, 10)), ("90 and over", "90")]
+LENGTHS = (10, 20, 50, 100)
+EOV = "EOV"
+# Nobody calls these but the page itself; what is shown is a moment old at most, so nothing is laid over it
+_EVENT = {"api_visibility": "private", "show_progress": "hidden"}
+_QUICK = {**_EVENT, "queue": False}
+
+
+def build_page(
+    model: MeraForDiagnosis,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    stored: StoredPatients | None = None,
+    public: bool = False,
+) -> gr.Blocks:
+    """
+    The page of a checkpoint, to be launched by [`~mera_hf.app.launching.launch`].
+
+    Args:
+        model (`MeraForDiagnosis`): the checkpoint.
+        tokenizer (`PreTrainedTokenizerBase`): of the checkpoint.
+        name (`str`): of the checkpoint, for the head of the page.
+        stored (`StoredPatients`, *optional*): patients that can be loaded.
+        public (`bool`, defaults to `False`): whether others reach the page, which then warns of entering real patients.
+    """
+    config = model.config
+    codes = Codes(config.codes, config.descriptions, model.ranking_head.log_prevalence.tolist())
+    levels = {kind: list(found) for kind, found in (config.conformal or {}).items() if kind != "patients"}
+
+    def find(query):
+        return [
+            {"code": code, "short": codes.short(code), "description": codes.descriptions[code]}
+            for code in codes.find(str(query))
+        ]
+
+    with gr.Blocks(title="MERA: diagnoses of the next visit", analytics_enabled=False, fill_width=True) as page:
+        patient = gr.State(EnteredPatient())
+        reading = gr.State(None)
+        moved = gr.State(None)  # the value that the cut was moved to
+        chosen = gr.State(None)  # the code that is explained; the first of the ranking without it
+
+        gr.HTML(views.header(name, len(codes), public), apply_default_css=False, js_on_load=views.script("header"))
+        with gr.Row(elem_id="columns"):
+            with gr.Column(elem_id="patient"):
+                visits = gr.HTML(
+                    views.visits(EnteredPatient(), codes),
+                    js_on_load=views.script("visits"),
+                    server_functions=[find],
+                    apply_default_css=False,
+                )
+                profile = _profile_inputs(stored) if config.use_profile else []
+                number, others = _stored_inputs(stored)
+            with gr.Column(elem_id="next"):
+                with gr.Row(elem_id="options", visible=bool(levels)):
+                    kinds = [EOV, *(f"{float(level):.0%}" for level in levels.get("codes", ()))]
+                    coverage = gr.Radio(kinds, value=EOV, label="The set reaches to EOV, or covers")
+                    of = gr.Radio(
+                        [("a visit's codes", "codes"), ("whole visits", "visits")],
+                        value="codes",
+                        label="of",
+                        visible=False,
+                    )
+                cut = gr.HTML("", js_on_load=views.script("cut"), apply_default_css=False)
+                ranking = gr.HTML(
+                    views.ranking(None, EnteredPatient(), codes, None, {}),
+                    js_on_load=views.script("ranking"),
+                    apply_default_css=False,
+                )
+                lengths = [count for count in LENGTHS if count < len(codes)] or [len(codes)]
+                length = gr.Radio(lengths, value=lengths[:2][-1], label="Codes to show", elem_id="length")
+            with gr.Column(elem_id="reasons"):
+                code = gr.HTML("", js_on_load=views.script("code"), apply_default_css=False)
+
+        def show(patient, reading, moved, chosen, coverage, of, length):
+            """The ranking as it stands."""
+            if reading is None:
+                return views.ranking(None, patient, codes, None, {})
+            result = ranked(model, reading, _cut(moved, coverage, of), length)
+            first = chosen or result.rows[0].code
+            record = views.record(reading, result, patient, name)
+            reordered = config.rerank_depth if coverage == EOV else 0
+            return views.ranking(result, patient, codes, first, record, reordered)
+
+        def show_scale(reading, moved, coverage):
+            here = reading is not None and coverage == EOV
+            return views.cut(scale(model, reading, Cut(moved)) if here else None, codes)
+
+        def rank(patient, moved, chosen, coverage, of, length, *profile):
+            """Run the model on the patient as entered."""
+            new = None
+            if patient.filled:
+                sex, age, race = profile or ("", "", "")
+                told = {"sex": sex or None, "age": float(age) if age else None, "race": race.strip() or None}
+                new = read(model, tokenizer, patient.row(told))
+            return (
+                new,
+                show_scale(new, moved, coverage),
+                show(patient, new, moved, chosen, coverage, of, length),
+            )
+
+        def explain(patient, reading, chosen, coverage):
+            if reading is None:
+                return ""
+            named = None if chosen is None else [chosen]
+            explanation = model.explain(reading.row, tokenizer, codes=named, top_k=1)
+            return views.code(explanation, patient, codes, coverage != EOV and config.rerank_depth > 0)
+
+        def change(patient, event: gr.EventData):
+            patient, focus = edit(patient, event._data, codes.__contains__)
+            return patient, views.visits(patient, codes, focus)
+
+        def move(patient, reading, chosen, coverage, of, length, event: gr.EventData):
+            moved = None if event.value is None else float(event.value)
+            return moved, show(patient, reading, moved, chosen, coverage, of, length)
+
+        def choose(patient, reading, moved, coverage, of, length, event: gr.EventData):
+            chosen = event.code if event.code in codes else None
+            return chosen, show(patient, reading, moved, chosen, coverage, of, length)
+
+        def choose_cut(patient, reading, moved, chosen, coverage, of, length):
+            return (
+                gr.update(visible=coverage != EOV),
+                show_scale(reading, moved, coverage),
+                show(patient, reading, moved, chosen, coverage, of, length),
+            )
+
+        options = [coverage, of, length]
+        ranks = {
+            "fn": rank,
+            "inputs": [patient, moved, chosen, *options, *profile],
+            "outputs": [reading, cut, ranking],
+        }
+        explains = {"fn": explain, "inputs": [patient, reading, chosen, coverage], "outputs": code}
+
+        def then_rank(event):
+            event.then(**ranks, **_EVENT).then(**explains, **_EVENT)
+
+        then_rank(visits.edit(change, patient, [patient, visits], **_QUICK, trigger_mode="multiple"))
+        for field in profile:
+            field.input(**ranks, **_EVENT, trigger_mode="always_last").then(**explains, **_EVENT)
+        cut.cut(move, [patient, reading, chosen, *options], [moved, ranking], **_QUICK, trigger_mode="always_last")
+        for component in (ranking, code):
+            component.choose(
+                choose, [patient, reading, moved, *options], [chosen, ranking], **_QUICK, trigger_mode="multiple"
+            ).then(**explains, **_EVENT)
+        for option in (coverage, of):
+            option.input(choose_cut, [patient, reading, moved, chosen, *options], [of, cut, ranking], **_QUICK).then(
+                **explains, **_EVENT
+            )
+        length.input(show, [patient, reading, moved, chosen, *options], ranking, **_QUICK)
+
+        def load(number):
+            """Put a stored patient on the page, with the first code of the ranking chosen."""
+            entered, own, left_out = stored.open(int(number), codes)
+            if left_out:
+                gr.Warning(f"{left_out} codes of this patient are left out: the model does not know them.")
+            age = "" if own["age"] is None else str(min(int(own["age"]) // 10 * 10, 90))
+            fields = [own["sex"] or "", age, own["race"] or ""] if profile else []
+            return entered, None, views.visits(entered, codes), *fields
+
+        for button, pick in others.items():
+            picked = button.click(pick, number, number, **_QUICK)
+            then_rank(picked.then(load, number, [patient, chosen, visits, *profile], **_QUICK))
+        if number is not None:
+            then_rank(number.submit(load, number, [patient, chosen, visits, *profile], **_QUICK))
+    return page
+
+
+def _profile_inputs(stored: StoredPatients | None) -> list:
+    """Sex, age and race, as far as the model reads them."""
+    with gr.Column(elem_id="profile"):
+        sex = gr.Radio(SEXES, value="", label="Sex")
+        with gr.Row():
+            age = gr.Dropdown(AGES, value="", label="Age at the first visit", min_width=120)
+            if stored is None:
+                race = gr.Textbox(label="Race, as in the data", min_width=120)
+            else:
+                race = gr.Dropdown([("Not known", ""), *stored.races], value="", label="Race", min_width=120)
+    return [sex, age, race]
+
+
+def _stored_inputs(stored: StoredPatients | None) -> tuple:
+    """The number of a stored patient, and the buttons beside it with how each makes it from the present one."""
+    if stored is None:
+        return None, {}
+    last = len(stored)
+    with gr.Column(elem_id="stored"):
+        gr.HTML(views.stored_head(stored.source), apply_default_css=False)
+        number = gr.Number(value=1, minimum=1, maximum=last, precision=0, label=f"Test patient, 1 to {last:,}")
+        with gr.Row():
+            opened = gr.Button("Load", size="sm", min_width=60)
+            following = gr.Button("Next", size="sm", min_width=60)
+            drawn = gr.Button("Any", size="sm", min_width=60)
+    ways = {
+        opened: lambda number: number,
+        following: lambda number: number % last + 1,
+        drawn: lambda number: random.randint(1, last),
+    }
+    return number, ways
+
+
+def _cut(moved: float | None, coverage: str, of: str) -> Cut:
+    if coverage == EOV:
+        return Cut(moved)
+    return Cut(coverage=float(coverage.rstrip("%")) / 100, coverage_of=of)

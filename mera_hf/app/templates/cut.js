@@ -1,0 +1,35 @@
+// The line follows the hand at once; Python makes the new set and sends the ranking.
+const place = (input) => (100 * (input.value - input.min)) / (input.max - input.min);
+
+const move = (input) => {
+  const root = element.querySelector(".cut");
+  const value = Number(input.value);
+  root.style.setProperty("--at", `${place(input)}%`);
+  for (const tick of element.querySelectorAll(".tick")) tick.classList.toggle("in", Number(tick.dataset.value) > value);
+  const percent = (100 * value).toFixed(1);
+  const shown = root.dataset.plain === "1" ? `${percent}\u202f%` : (value < 0 ? percent.replace("-", "\u2212") : `+${percent}`);
+  element.querySelector("output").textContent = shown;
+  input.setAttribute("aria-valuetext", shown);
+  trigger("cut", { value: value === Number(root.dataset.eov) ? null : value });
+};
+
+element.addEventListener("input", ({ target }) => move(target));
+
+// `step="any"` lets the line stand exactly on EOV, and leaves the size of a press of a key to the page
+element.addEventListener("keydown", (event) => {
+  const input = event.target;
+  if (!input.matches("[type=range]")) return;
+  const step = Number(input.dataset.step);
+  const moves = { ArrowRight: step, ArrowUp: step, ArrowLeft: -step, ArrowDown: -step, PageUp: 10 * step, PageDown: -10 * step };
+  if (!(event.key in moves)) return;
+  event.preventDefault();
+  input.value = Math.min(input.max, Math.max(input.min, Number(input.value) + moves[event.key]));
+  move(input);
+});
+
+element.addEventListener("click", ({ target }) => {
+  if (!target.closest(".eov")) return;
+  const input = element.querySelector("[type=range]");
+  input.value = element.querySelector(".cut").dataset.eov;
+  move(input);
+});
