@@ -107,6 +107,10 @@ class MeraConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        if __package__ == "mera_hf":
+            # Where the code lies in the folder that was read, for those without this package
+            for name in ("auto_map", "custom_pipelines"):
+                kwargs.pop(name, None)
         super().__post_init__(**kwargs)
         # PEFT and merging read the tie at the top level
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)

@@ -32,24 +32,15 @@ from mera_hf.hub.local_paths import check_no_paths, is_local_path, without_paths
 
 # How `trust_remote_code=True` finds the classes in the files beside the weights
 AUTO_MAP = {"AutoConfig": "configuration_mera.MeraConfig", "AutoModel": "modeling_mera.MeraForDiagnosis"}
+CUSTOM_PIPELINES = {
+    "diagnosis-prediction": {
+        "impl": "pipeline_mera.DiagnosisPredictionPipeline",
+        "pt": ["AutoModel"],
+        "type": "text",
+    }
+}
 # A vocabulary may hold anything; it is no place where a path of this machine is noted
 VOCABULARIES = ("tokenizer.json", "vocab.json")
-
-LOADING_ADAPTER = """
-## How to load the adapter
-
-This repository holds an adapter without its base, [{base}](https://huggingface.co/{base}).
-
-```python
-from transformers import AutoTokenizer
-from mera_hf.training.merge_adapter import load_adapter
-
-model = load_adapter("{repo_id}").get_base_model()
-tokenizer = AutoTokenizer.from_pretrained("{repo_id}")
-```
-
-`mera merge {repo_id} --output-dir DIR` makes one checkpoint of both.
-"""
 
 
 @dataclass(frozen=True)
@@ -125,9 +116,8 @@ def plan_model(
     files, left_out = _sort_out(source, ADAPTER_FILES if is_adapter else CHECKPOINT_FILES)
     logs = folder if adapter else source
     files |= {name: logs / name for name in LOGS if (logs / name).is_file()}
-    written = {
-        "config.json": {**config, "provenance": provenance, "auto_map": {**config.get("auto_map", {}), **AUTO_MAP}}
-    }
+    code = {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
+    written = {"config.json": {**config, "provenance": provenance, **code}}
     if is_adapter:
         settings = _read_json(source / "adapter_config.json")
         base = _base_on_the_hub(base or settings.get("base_model_name_or_path"))
@@ -144,7 +134,7 @@ def plan_model(
         left_out.pop("evaluation/", None)
     files |= {name: text.encode() for name, text in (eval_results_files(metrics, repo_id) if metrics else {}).items()}
     card = model_card(source, metrics, repo_id)
-    files["README.md"] = (_adapter_card(card, repo_id, base) if is_adapter else card).encode()
+    files["README.md"] = (_adapter_card(card, base) if is_adapter else card).encode()
     files |= {path.name: path for path in sorted(Path(mera_hf.__file__).parent.glob("*_mera.py"))}
     files |= {name: _as_json(content) for name, content in written.items()}
     return Plan(repo_id, "model", visibility, *_without_paths(files, left_out, notes), base)
@@ -181,7 +171,12 @@ def plan_space(files: Mapping[str, bytes | str], repo_id: str, visibility: str =
         visibility (`str`, defaults to `"private"`): of the model.
     """
     content = {name: text.encode() if isinstance(text, str) else text for name, text in files.items()}
-    return Plan(repo_id, "space", "public" if visibility == "public" else "private", *_without_paths(content, {}, []))
+    notes = (
+        [] if visibility == "public" else ["the Space needs the secret HF_TOKEN, in its settings, to read the model"]
+    )
+    return Plan(
+        repo_id, "space", "public" if visibility == "public" else "private", *_without_paths(content, {}, notes)
+    )
 
 
 def upload(plan: Plan, message: str, revision: str | None = None) -> tuple[str, str]:
@@ -276,13 +271,12 @@ def _base_on_the_hub(base: str | None) -> str:
     return base
 
 
-def _adapter_card(card: str, repo_id: str, base: str) -> str:
+def _adapter_card(card: str, base: str) -> str:
     from huggingface_hub import ModelCard
 
     card = ModelCard(card, ignore_metadata_errors=True)
     card.data.base_model = base
     card.data.base_model_relation = "adapter"
-    card.text = card.text.rstrip() + "\n" + LOADING_ADAPTER.format(base=base, repo_id=repo_id)
     return str(card)
 
 

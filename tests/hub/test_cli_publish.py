@@ -144,11 +144,11 @@ def test_the_open_demo_of_mimic_may_go(request, tmp_path, dry):
 def test_paths_of_this_machine_do_not_go(trained, dry, monkeypatch):
     run = trained / "run"
     edit_json(run / "config.json", _name_or_path="/home/ann/base")
-    edit_json(run / "training.json", recipe="/home/ann/recipes/train.yaml", run={"folder": "C:\\Users\\ann"})
+    edit_json(run / "training.json", data="/home/ann/data/x", run={"folder": "C:\\Users\\ann"})
     status, out, _ = dry("trained/run --repo clinic/mera")
     assert status == 0
     assert "note: config.json: without _name_or_path, a path of this machine" in out
-    assert "note: training.json: without recipe, run.folder, a path of this machine" in out
+    assert "note: training.json: without data, run.folder, a path of this machine" in out
     plan = plan_model(run, "clinic/mera")
     for name, file in plan.files.items():
         content = file if isinstance(file, bytes) else file.read_bytes()
@@ -191,8 +191,8 @@ def test_bad_input_is_one_line(trained, prepared, tmp_path, dry):
         ("plain --repo clinic/a", "'plain' is a llama model and not one of mera"),
         ("bare --repo clinic/a", "is not whole: it has no tokenizer_config.json"),
         ("light --repo clinic/a", "is not whole: it has no model.safetensors"),
-        ("trained/base --repo a", "`--repo` 'a' has no owner"),
-        ("trained/base --repo clinic/a/b", "`--repo` 'clinic/a/b' is no name of a repository"),
+        ("trained/base --repo a", "'a' has no owner"),
+        ("trained/base --repo clinic/a/b", "'clinic/a/b' is no name of a repository"),
         ("trained/base --repo clinic/a --evaluation empty", "metrics.json"),
         ("prepared --repo clinic/a --adapter", "`--adapter` is for checkpoints"),
         ("prepared --repo clinic/a --evaluation empty", "`--evaluation` is for checkpoints"),

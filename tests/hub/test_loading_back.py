@@ -28,6 +28,9 @@ def show(model, tokenizer):
 WITHOUT_THE_PACKAGE = """
 options = {"trust_remote_code": True, "revision": "main"}
 show(*(kind.from_pretrained("clinic/mera", **options) for kind in (AutoModel, AutoTokenizer)))
+from transformers import pipeline
+predict = pipeline("diagnosis-prediction", model="clinic/mera", **options)
+print(json.dumps([row["code"] for row in predict(json.load(open("rows.json"))[0])["ranking"]]))
 """
 WITH_THE_PACKAGE = """
 from mera_hf.training.merge_adapter import load_adapter, merge_adapter
@@ -60,8 +63,8 @@ def test_models_and_adapters_rank_as_they_did(hub, run, trained, tmp_path):
     assert not repo.private and len(repo.commits) == 2, "one commit beside the first one"
     files, metrics = repo.files(), (trained / "run" / "evaluation" / "metrics.json").read_bytes()
     assert files["metrics.json"] == metrics and files["README.md"].startswith(b"---\n")
-    for path, text in eval_results_files(json.loads(metrics), "clinic/mera").items():
-        assert files[path].decode() == text
+    ((path, text),) = eval_results_files(json.loads(metrics), "clinic/mera").items()
+    assert path.startswith(".eval_results/") and files[path].decode() == text
     assert json.loads(files["training.json"])["log"] == [{"loss": 1.5, "step": 1}]
     assert json.loads(files["config.json"])["provenance"]["source"] == "diabetes130"
 
@@ -74,7 +77,10 @@ def test_models_and_adapters_rank_as_they_did(hub, run, trained, tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps(ROWS))
     tokenizer = AutoTokenizer.from_pretrained(trained / "run")
     model = AutoModel.from_pretrained(trained / "run")
-    assert_ranks_as(run(RANK + WITHOUT_THE_PACKAGE, token=None, blocked=True), model, tokenizer)
+    loaded, piped = run(RANK + WITHOUT_THE_PACKAGE, token=None, blocked=True).splitlines()
+    assert_ranks_as(loaded, model, tokenizer)
+    order = model.eval().rank(ROWS[:1], tokenizer).order[0].tolist()
+    assert json.loads(piped) == [model.config.codes[index] for index in order][: len(json.loads(piped))] != []
     loaded, adapted, merged = run("import mera_hf\n" + RANK + WITH_THE_PACKAGE).splitlines()
     assert_ranks_as(loaded, model, tokenizer)
     assert_ranks_as(adapted, load_adapter(trained / "run" / "adapter").get_base_model(), tokenizer)

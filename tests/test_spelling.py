@@ -2,7 +2,7 @@
 
 import pytest
 
-from mera_hf.icd.spelling import dotted
+from mera_hf.spelling_mera import dotted
 
 
 @pytest.mark.parametrize(
