@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
+from ..shipped import find_checkpoint
 
 
 DESCRIPTION = """\
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from ..data.prepare import REPORT_FILE
     from ..hub.publishing import plan_dataset, plan_model, plan_space, upload
 
-    folder = Path(args.folder)
+    folder = Path(find_checkpoint(args.folder))
     visibility = "gated" if args.gated else "public" if args.public else "private"
     if not folder.is_dir():
         raise InputError(f"`FOLDER` {str(folder)!r} is not a folder.")

@@ -3,7 +3,7 @@
 import json
 from types import SimpleNamespace
 
-import httpx
+import httpx2
 import pytest
 import yaml
 from cli.command import mera
@@ -27,7 +27,7 @@ def known(monkeypatch):
     state = SimpleNamespace(commits=[], base_model=None, fails=None)
 
     def response(status):
-        return httpx.Response(status, request=httpx.Request("GET", "https://hub.test/api"))
+        return httpx2.Response(status, request=httpx2.Request("GET", "https://hub.test/api"))
 
     def model_info(self, repo_id):
         if repo_id != "org/model":

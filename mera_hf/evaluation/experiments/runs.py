@@ -202,7 +202,8 @@ def _memorize(setting: Setting, seed: int) -> None:
         options = ["--seed", str(seed), "--output-dir", str(folder)]
         arguments = parse_recipe(setting.memorizing, options, MemorizationTrainerConfig)
         codes = [row["code"] for row in load_codes(setting.dataset)]
-        memorize(*arguments, load_prepared(setting.dataset), codes, _output(OutputFolder, folder))
+        dataset, report = load_prepared(setting.dataset), read_report(setting.dataset)
+        memorize(*arguments, dataset, codes, _output(OutputFolder, folder), report)
 
 
 def _output(output_folder, folder: Path):
@@ -230,7 +231,8 @@ def _train(setting: Setting, variant: Variant, seed: int, settings: dict, folder
         dataset = load_prepared(setting.dataset)
         codes = [row["code"] for row in load_codes(setting.dataset)]
         arguments = arguments_of(setting, variant, seed, str(partial / "model"))
-        train(*arguments, dataset, codes, _output(OutputFolder, partial / "model"), recipe_name(setting.recipe))
+        output = _output(OutputFolder, partial / "model")
+        train(*arguments, dataset, codes, output, recipe_name(setting.recipe), read_report(setting.dataset))
         model = AutoModel.from_pretrained(partial / "model").eval()
         tokenizer = AutoTokenizer.from_pretrained(partial / "model")
         result = {
