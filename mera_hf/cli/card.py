@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
+from ..shipped import find_checkpoint
 
 
 DESCRIPTION = """\
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output) if args.output else None
     if output and output.exists() and not args.overwrite:
         raise InputError(f"`--output` {output} exists; choose another file or add `--overwrite`.")
-    folder = Path(args.checkpoint)
+    folder = Path(find_checkpoint(args.checkpoint))
     if any(folder.glob("train-*.yaml")):
         if args.metrics or args.notes:
             raise InputError("a card of recipes has no results: leave out `--metrics` and `--notes`.")
