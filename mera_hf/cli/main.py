@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import compare, cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
+from . import compare, cross_validate, demo, evaluate, experiment, export, memorize, merge, predict, prepare, train
 
 
 DESCRIPTION = """\
@@ -21,6 +21,7 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera train       train it to rank the codes of the next visit
   mera evaluate    measure a checkpoint beside the reference rankers
   mera compare     checkpoints and rankings of other models side by side
+  mera experiment  what a part of the method is worth on a dataset
   mera predict     rank the diagnoses of one patient, or of a data set
   mera export      a checkpoint as a plain language model, for serving engines
 
@@ -37,13 +38,14 @@ VERBS = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
+    "experiment": experiment,
     "predict": predict,
     "export": export,
     "cross-validate": cross_validate,
     "merge": merge,
 }
 
-ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export")
+ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "experiment", "cross-validate", "merge", "export")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help()
         return 0
-    if args.verb in ("memorize", "train", "cross-validate"):
+    if args.verb in ("memorize", "train", "experiment", "cross-validate"):
         args.overrides = rest
     elif rest:
         parsers[args.verb].error(f"unknown argument {rest[0]}")
