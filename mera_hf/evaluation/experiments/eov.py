@@ -10,6 +10,7 @@ from tqdm import tqdm
 from mera_hf.data.samples import Sample
 from mera_hf.evaluation.experiments.runs import Run
 from mera_hf.evaluation.model_ranking import rank_samples
+from mera_hf.evaluation.reliability import FEWEST
 from mera_hf.evaluation.results import spread
 from mera_hf.evaluation.severity import OF_MODEL, comorbidities, groups_by, severity_figures
 
@@ -46,10 +47,14 @@ def eov_knowledge(runs: Sequence[Run], samples: Sequence[Sample], codes: Sequenc
         codes (`Sequence[str]`): the codes that the runs rank.
 
     Returns:
-        `dict`: `correlations`, from each of the model's measures to the others `{"rho", "interval"}`, Spearman's with several
-        seeds as a spread and the interval over patients averaged over seeds, `None` where a side is constant;
-        `groups`, by the numbers of codes `predicted` and `true` and of `comorbidities`, as [`groups_by`] has them, of measures
-        averaged over seeds; `missing`, how to install, without pycomorb.
+        `dict`:
+
+        - `correlations`: from each of the model's measures to the others `{"rho", "interval"}`, Spearman's with several seeds
+          as a spread and the interval over patients averaged over seeds; `None` where a side is constant.
+        - `groups`: by the numbers of codes `predicted` and `true` and of `comorbidities`, as [`groups_by`] has them, of
+          measures averaged over seeds.
+        - `commonest_size`: the number of true `codes` that most visits have, and their `share`.
+        - `missing`: how to install, without pycomorb.
     """
     fixed = {
         "true_size": np.array([len(sample.target) for sample in samples]),
@@ -70,8 +75,13 @@ def eov_knowledge(runs: Sequence[Run], samples: Sequence[Sample], codes: Sequenc
             name: {other: _over_seeds([each["correlations"][name][other] for each in figures]) for other in others}
             for name, others in figures[0]["correlations"].items()
         },
-        "groups": {name: groups_by(name, number, mean) for name, number in numbers.items()},
+        "groups": {
+            name: [group if group["patients"] >= FEWEST else group | {"patients": f"< {FEWEST}"} for group in groups]
+            for name, groups in ((name, groups_by(name, number, mean)) for name, number in numbers.items())
+        },
     }
+    counts = np.bincount(fixed["true_size"])
+    result["commonest_size"] = {"codes": int(counts.argmax()), "share": float(counts.max() / len(samples))}
     return result | {key: figures[0][key] for key in ("missing",) if key in figures[0]}
 
 

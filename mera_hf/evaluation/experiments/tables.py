@@ -19,8 +19,8 @@ QUESTIONS = {
     "code_to_category": "code → category",
 }
 NOTES = (
-    "Percent, sets in codes, seconds of training and measuring. Over several seeds: mean ± standard deviation. Choices of each "
-    "training (its cut, its calibration) were made on validation; the other columns are of test.",
+    "Percent, sets in codes, seconds of training and measuring. Over several seeds: mean ± standard deviation. What each "
+    "training had to choose (its cut, its calibration) was chosen on validation; the columns without that word are of test.",
     "Differences are in points, paired by patient, with 95 % intervals over patients and p-values by permutation; Holm's "
     "correction is for all that this table compares. *Seeds* is what each seed alone gives.",
 )

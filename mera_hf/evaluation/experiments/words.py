@@ -11,6 +11,7 @@ from mera_hf.evaluation.severity import SAYS as MEASURES
 
 
 SURE = 0.05  # level of the p-value that is corrected for all rows
+MOST = 0.8  # share of visits of one size from which on sizes hardly differ
 VERDICTS = {
     "better": "better",
     "worse": "worse",
@@ -125,8 +126,14 @@ def _eov(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[st
         pairs = [(other, others.get(other)) for other in ("true_size", "comorbidities")]
         goes = [f"{strength(found)} with {_measure(other)} ({_rho(found)})" for other, found in pairs if found]
         if goes and name != "expected_codes":
-            texts.append(f"the {_measure(name)} goes {' and '.join(goes)}")
+            texts.append(f"{_measure(name)} goes {' and '.join(goes)}")
     sentences = [f"{first}{'; '.join(texts) or 'its set is always of one size'}."]
+    commonest = result["eov"]["commonest_size"]
+    if commonest["share"] > MOST:
+        sentences.append(
+            f"{100 * commonest['share']:.0f} % of these visits have {commonest['codes']} codes, so that there is hardly a "
+            "size to know."
+        )
     for name, words in (
         ("recipe_own_cut", "Cut at EOV's own logit instead of where validation puts the cut"),
         ("no_confidence_own_cut", "Trained without the EOV loss, both cut at EOV's own logit"),
@@ -218,6 +225,9 @@ def _control(name: str, row: dict, metrics: Sequence[str]) -> str:
         return f"{text} It does better so."
     if "open" in found:
         return f"{text} These patients are too few to say whether it does as well."
+    if "a little worse" in found:
+        text += " Less than one point counts as doing as well here:"
+        return f"{text} {_uncapital(words.meaning)}"
     return f"{text} {words.meaning}"
 
 
@@ -244,7 +254,7 @@ def _is_are(rows: Sequence[dict]) -> str:
 def _measure(name: str) -> str:
     """A measure inside a sentence."""
     number = {"set_size": "codes above EOV", "true_size": "true codes", "comorbidities": "comorbidities"}
-    return f"number of {number[name]}" if name in number else MEASURES[name]
+    return f"the number of {number[name]}" if name in number else f"the {MEASURES[name]}"
 
 
 def strength(correlation: dict) -> str:
@@ -258,4 +268,5 @@ def strength(correlation: dict) -> str:
 
 def _rho(correlation: dict) -> str:
     low, high = correlation["interval"]
-    return f"Spearman {mean_of(correlation['rho']):.2f}, {low:.2f} to {high:.2f}"
+    rho, low, high = (f"{round(number, 2) + 0.0:.2f}" for number in (mean_of(correlation["rho"]), low, high))
+    return f"Spearman {rho}, {low} to {high}"

@@ -15,6 +15,7 @@ from mera_hf.evaluation.results import COLUMNS, format_figure, mean_of, write_te
 
 
 FIGURES = "experiment.json"
+WAYS = ("before", "seen", "unseen")
 
 
 def check_folder(folder: Path) -> None:
@@ -76,14 +77,13 @@ def _pictures(result: dict) -> dict[str, tuple]:
         ]
         if rows:
             told = "; ".join(f"{label} {points(d)} ({' to '.join(map(points, ends))})" for label, d, ends in rows)
-            heading = f"{COLUMNS[metric]}, points more than what it is compared with"
+            heading = f"{COLUMNS[metric]}, difference in points"
             name = f"difference_{metric.replace('@', '_')}.png"
             pictures[name] = (plots.difference_plot(rows, heading), f"Forest plot, {heading}: {told}.")
     if result["experiment"] == "memorization":
         rows = [(name, {way: mean_of(share) for way, share in of.items()}) for name, of in exact_match_rows(result)]
         told = "; ".join(
-            f"{name}: before {', after in words trained on '.join(format_figure(name, of[way]) for way in ('before', 'seen'))}, "
-            f"in other words {format_figure(name, of['unseen'])}"
+            "{}: {} before, {} after, {} in other words".format(name, *(format_figure(name, of[way]) for way in WAYS))
             for name, of in rows
         )
         pictures["memorization.png"] = (

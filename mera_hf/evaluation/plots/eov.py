@@ -38,14 +38,14 @@ def eov_plot(groups: dict[str, Sequence[dict]]) -> Figure:
     top = below.get_ylim()[1]
     below.plot([0, top], [0, top], color=PURPLE, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
     end = min(top, widest - 1)
-    below.annotate("as many as true", (end, end), (-4, 0), textcoords="offset points", color=PURPLE, ha="right")
+    below.annotate("as many as true", (0.5 * end, 0.5 * end), (6, -8), textcoords="offset points", color=PURPLE)
     for axes in (above, below):
         axes.set_ylim(0, axes.get_ylim()[1])
         axes.set_xlim(-0.3, widest - 0.7)
         axes.set_xticks(range(widest))
         axes.grid(axis="y", color=FAINT, linewidth=0.5)
         axes.spines["left"].set_visible(False)
-    figure.subplots_adjust(left=0.08, right=0.73, bottom=0.06, top=0.94, hspace=0.32)
+    figure.subplots_adjust(left=0.08, right=0.69, bottom=0.06, top=0.94, hspace=0.32)
     return figure
 
 
