@@ -1,7 +1,6 @@
 """`mera experiment`: what each part of the method is worth on a dataset."""
 
 import argparse
-import os
 from pathlib import Path
 
 from ..errors import InputError
@@ -69,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if folder.is_file():
         raise InputError(f"`--output-dir` {folder} is a file; choose a folder.")
 
+    import torch
+
     from ..evaluation import plots
     from ..evaluation.experiments.experiment import run_experiment
     from ..evaluation.experiments.runs import Setting
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.experiments.writing import check_folder, write_experiment
 
     check_folder(folder / args.name)
-    threads = args.threads or (max(1, os.cpu_count() // args.jobs) if args.jobs > 1 else None)
+    threads = args.threads or max(1, torch.get_num_threads() // args.jobs)
     setting = Setting(args.config, args.memorize_config, args.dataset, folder, tuple(args.overrides), threads)
     result = run_experiment(args.name, setting, args.seeds, args.jobs)
     print(f"\n{experiment_text(result)}")

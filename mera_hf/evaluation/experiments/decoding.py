@@ -76,18 +76,19 @@ def _next_codes(model, encoder, tokenizer, rows: list[tuple[Patient, list[int]]]
     ]
     pad, start = tokenizer.pad_token_id or 0, model.config.decoder_start_token_id
     batch = collate_timelines(timelines, pad) if start is None else collate_pairs(timelines, pad, start)
+    last = torch.tensor([len(named) + 1 for _, named in rows]).cumsum(0) - 1  # the decision behind all that were named
+    batch |= {name: batch[name][last] for name in ("decision_index", "decision_visit")}
     output = model(**{name: tensor.to(model.device) for name, tensor in batch.items() if name in FORWARD_INPUTS})
-    last = torch.tensor([len(named) + 1 for _, named in rows], device=model.device).cumsum(0) - 1
-    logits = output.code_logits[last].float()  # (B, C) at the decision behind all that were named
+    logits = output.code_logits.float()  # (B, C)
     for row, (_, named) in enumerate(rows):
         logits[row, named] = -torch.inf
     best, code = logits.max(-1)
-    return code.tolist(), (output.eov_logits[last].float() > best).tolist()
+    return code.tolist(), (output.eov_logits.float() > best).tolist()
 
 
-def until_eov(named: np.ndarray, ends: np.ndarray, n_codes: int, width: int) -> np.ndarray:
-    """The lists that end at EOV as a ranking of shape (patients, width), int32. Behind the end of a list stand places that no
-    code takes: indices from `n_codes` on, which nobody has."""
+def as_ranking(named: np.ndarray, ends: np.ndarray, n_codes: int, width: int) -> np.ndarray:
+    """The first `ends` of the codes that were named, as a ranking of shape (patients, width), int32. Behind them stand places
+    that no code takes: indices from `n_codes` on, which nobody has."""
     order = np.tile(np.arange(n_codes, n_codes + width, dtype=np.int32), (len(named), 1))
     inside = np.arange(named.shape[1]) < ends[:, None]  # (patients, most)
     order[:, : named.shape[1]][inside] = named[inside]

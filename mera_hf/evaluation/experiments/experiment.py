@@ -13,11 +13,11 @@ from tqdm import tqdm
 from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.errors import InputError
-from mera_hf.evaluation.experiments.decoding import decoded, until_eov
+from mera_hf.evaluation.experiments.decoding import MOST, as_ranking, decoded
 from mera_hf.evaluation.experiments.eov import decided, eov_knowledge
 from mera_hf.evaluation.experiments.runs import Run, Setting, arguments_of, finish_memorizing, finish_runs
 from mera_hf.evaluation.experiments.variants import RECIPE, Plan, Variant, plan
-from mera_hf.evaluation.experiments.words import conclusion
+from mera_hf.evaluation.experiments.words import OWN_CUT, conclusion
 from mera_hf.evaluation.metrics import KS
 from mera_hf.evaluation.ontology import ontology_analysis
 from mera_hf.evaluation.paired import compare, holm
@@ -168,27 +168,25 @@ def _at_own_cut(ranked: dict[str, Ranked], samples: Sequence[Sample]) -> dict[st
             continue  # the recipe itself
         arrays = [decided(run, samples) for run in tqdm(row.runs, desc=f"EOV of {row.title}", unit="run")]
         tallies = [_tally(each["order"], each["above_eov"], samples) for each in arrays]
-        against = RECIPE if row.against is None else f"{row.against}_own_cut"
-        rows[f"{name}_own_cut"] = Ranked(f"{row.title}, EOV's own cut", tallies, against)
+        against = RECIPE if row.against is None else f"{row.against}{OWN_CUT}"
+        rows[f"{name}{OWN_CUT}"] = Ranked(f"{row.title}, EOV's own cut", tallies, against)
     return rows
 
 
 def _one_by_one(runs: Sequence[Run], samples: Sequence[Sample], n_codes: int) -> dict[str, Ranked]:
-    """The recipe's trainings, naming the codes one by one: until EOV, and up to 20."""
-    lists = [decoded(run, samples) for run in runs]
+    """The recipe's trainings, naming the codes one by one: until EOV; and 20 codes, of which as many are the set as the
+    ranking has in its own."""
     width = max(max(KS), *(len(sample.target) for sample in samples))
-    titles = {"decoded": "one by one, until EOV", "decoded_20": "one by one, 20 codes"}
-    ends = {"decoded": [end for _, end in lists], "decoded_20": [np.full_like(end, width) for _, end in lists]}
+    until, twenty = [], []
+    for run in runs:
+        named, ends = decoded(run, samples)
+        most = named.shape[1]
+        until.append(_tally(as_ranking(named, ends, n_codes, width), ends, samples))
+        sizes = np.minimum(run.ranking()[1], most)
+        twenty.append(_tally(as_ranking(named, np.full_like(ends, most), n_codes, width), sizes, samples))
     return {
-        name: Ranked(
-            title,
-            [
-                _tally(until_eov(named, end, n_codes, width), np.minimum(own, end), samples)
-                for (named, own), end in zip(lists, ends[name], strict=True)
-            ],
-            RECIPE,
-        )
-        for name, title in titles.items()
+        "decoded": Ranked("one by one, until EOV", until, RECIPE),
+        "decoded_20": Ranked(f"one by one, {MOST} codes", twenty, RECIPE),
     }
 
 

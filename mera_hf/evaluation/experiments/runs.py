@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -240,7 +241,8 @@ def _in_processes(work: Callable, tasks: dict[Path, tuple], jobs: int, title: st
 
 def _in_process(work: Callable, task: tuple, folder: Path) -> None:
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        quiet = (logging.getLogger("bitsandbytes").setLevel, (logging.ERROR,))  # as in `mera_hf.cli.main`
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), *quiet) as process:
             process.submit(work, *task).result()
     except InputError:
         raise

@@ -21,6 +21,7 @@ VERDICTS = {
     "open": "no difference that these patients could show",
 }
 ANSWERS = ("Yes", "In part", "A little", "Not that could be shown", "No")  # the best first
+OWN_CUT = "_own_cut"  # ending of the rows with the set cut at EOV's own logit
 ONE_SEED = "This is one seed; what other seeds would change is not known."
 
 
@@ -134,13 +135,17 @@ def _eov(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[st
             f"{100 * commonest['share']:.0f} % of these visits have {commonest['codes']} codes, so that there is hardly a "
             "size to know."
         )
-    for name, words in (
-        ("recipe_own_cut", "Cut at EOV's own logit instead of where validation puts the cut"),
-        ("no_confidence_own_cut", "Trained without the EOV loss, both cut at EOV's own logit"),
-        ("no_confidence", "The same, both cut where validation puts the cut"),
-    ):
-        if "differences" in rows.get(name, {}):
-            sentences.append(f"{words}: {verdicts(rows[name], metrics)}.")
+    own = rows["recipe_own_cut"]
+    sentences.append(
+        f"Cut at EOV's own logit instead of where validation puts the cut: {verdicts(own, metrics[:1])}.{_of_empty_sets(own)}"
+    )
+    for where, ending in (("at EOV's own logit", OWN_CUT), ("where validation puts the cut", "")):
+        others = [(row, rows.get(f"{name}{ending}", {})) for name, row in rows.items() if row["seconds"] is not None]
+        said = [
+            f"{row['title']}, {verdicts(other, metrics[:1])}" for row, other in others[1:] if "differences" in other
+        ]
+        if said:
+            sentences.append(f"Against the recipe, both cut {where}: {'; '.join(said)}.")
     return sentences
 
 
@@ -175,7 +180,7 @@ def _ablation(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> li
         if kinds[kind]:
             sentences.append(f"{words} {named(kind)}.")
     return sentences + [
-        _sentence(rows[name], metrics)
+        _sentence(rows[name], metrics) + _of_empty_sets(rows[name])
         for name in ("memorized", "memorized_lora", "decoded", "decoded_20")
         if "differences" in rows.get(name, {})
     ]
@@ -233,6 +238,13 @@ def _control(name: str, row: dict, metrics: Sequence[str]) -> str:
 
 def _sentence(row: dict, metrics: Sequence[str]) -> str:
     return f"{row['title'][0].upper()}{row['title'][1:]}: {verdicts(row, metrics)}."
+
+
+def _of_empty_sets(row: dict) -> str:
+    size = row["test"].get("mean_set_size")
+    if size is None or mean_of(size) >= 1:
+        return ""
+    return f" Its sets have {mean_of(size):.1f} codes on average: EOV's own logit stands above nearly every code's."
 
 
 def _short(row: dict, metrics: Iterable[str]) -> str:

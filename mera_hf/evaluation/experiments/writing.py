@@ -69,17 +69,9 @@ def _pictures(result: dict) -> dict[str, tuple]:
     """File name to the figure and what it shows, in words."""
     pictures = {}
     for metric in result["metrics"]:
-        rows = [
-            (row["title"], each["difference"], each["interval"])
-            for row in result["rows"]
-            for each in row.get("differences", ())
-            if each["metric"] == metric
-        ]
-        if rows:
-            told = "; ".join(f"{label} {points(d)} ({' to '.join(map(points, ends))})" for label, d, ends in rows)
-            heading = f"{COLUMNS[metric]}, difference in points"
-            name = f"difference_{metric.replace('@', '_')}.png"
-            pictures[name] = (plots.difference_plot(rows, heading), f"Forest plot, {heading}: {told}.")
+        pictures |= _forest(result, metric, f"difference_{metric.replace('@', '_')}.png", of_trainings=True)
+    if result["experiment"] == "eov":
+        pictures |= _forest(result, result["metrics"][0], "difference_own_cut.png", of_trainings=False)
     if result["experiment"] == "memorization":
         rows = [(name, {way: mean_of(share) for way, share in of.items()}) for name, of in exact_match_rows(result)]
         told = "; ".join(
@@ -100,6 +92,23 @@ def _pictures(result: dict) -> dict[str, tuple]:
             f"Line plots of the mean probability of EOV and of the codes above it. Codes above EOV: {told}.",
         )
     return pictures
+
+
+def _forest(result: dict, metric: str, name: str, of_trainings: bool) -> dict[str, tuple]:
+    """The forest plot of the differences between trainings, or between other uses of their checkpoints. A difference between
+    the two is so large that all else would be a dot beside it, and is in the table alone."""
+    trained = {row["name"] for row in result["rows"] if row["seconds"] is not None}
+    rows = [
+        (row["title"], each["difference"], each["interval"])
+        for row in result["rows"]
+        for each in row.get("differences", ())
+        if each["metric"] == metric and {row["name"] in trained, row["against"] in trained} == {of_trainings}
+    ]
+    if not rows:
+        return {}
+    heading = f"{COLUMNS[metric]}, difference in points"
+    told = "; ".join(f"{label} {points(d)} ({' to '.join(map(points, ends))})" for label, d, ends in rows)
+    return {name: (plots.difference_plot(rows, heading), f"Forest plot, {heading}: {told}.")}
 
 
 def _measured(groups: dict[str, list[dict]]) -> dict[str, list[dict]]:
