@@ -15,6 +15,7 @@ from . import (
     cross_validate,
     demo,
     evaluate,
+    experiment,
     export,
     leaderboard,
     memorize,
@@ -37,6 +38,7 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera train       train it to rank the codes of the next visit
   mera evaluate    measure a checkpoint beside the reference rankers
   mera compare     checkpoints and rankings of other models side by side
+  mera experiment  what a part of the method is worth on a dataset
   mera predict     rank the diagnoses of one patient, or of a data set
   mera app         a page to enter a patient and look at the ranking
   mera export      a checkpoint as a plain language model, for serving engines
@@ -60,6 +62,7 @@ VERBS = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
+    "experiment": experiment,
     "predict": predict,
     "app": app,
     "export": export,
@@ -72,7 +75,7 @@ VERBS = {
 }
 
 ONE_PROCESS = (
-    *("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export"),
+    *("demo", "prepare", "evaluate", "compare", "experiment", "cross-validate", "merge", "export"),
     *("app", "card", "publish", "submit", "leaderboard"),
 )
 
@@ -88,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help()
         return 0
-    if args.verb in ("memorize", "train", "cross-validate"):
+    if args.verb in ("memorize", "train", "experiment", "cross-validate"):
         args.overrides = rest
     elif rest:
         parsers[args.verb].error(f"unknown argument {rest[0]}")
