@@ -371,9 +371,9 @@ def test_eov_in_short():
     )
     assert "hardly a size to know" not in much and "stands above" not in much
     assert much.endswith(
-        "Against the recipe, both cut at EOV's own logit: no EOV loss, w-F1 of set +2.0 points (+1.0 to +3.0), better. Against "
-        "the recipe, both cut where validation puts the cut: no EOV loss, w-F1 of set +0.1 points (-0.4 to +0.6), no difference "
-        "of one point."
+        "Against the recipe, both cut at EOV's own logit: no EOV loss, w-F1 of set +2.0 points (+1.0 to +3.0), better. "
+        "Against the recipe, both cut where validation puts the cut: no EOV loss, w-F1 of set +0.1 points (-0.4 to +0.6), no "
+        "difference of one point."
     )
     little = conclusion(eov(0.01, share=0.94, size=0.02))
     assert little.startswith("Hardly anything: ")
@@ -400,8 +400,8 @@ def test_the_ablation_in_short():
     said = conclusion(result_of("ablation", rows))
     assert said == (
         "1 of 5 parts is worth a point or more here: without it, the change is the history term (R@20 -2.0, w-F1 of set "
-        "+0.1). Less than a point, but sure: without it, the change is the profile (R@20 -0.4, w-F1 of set +0.1). Better without it: "
-        "partial outputs (R@20 +2.0, w-F1 of set +0.1). A change that these patients could not show: L_DCE (R@20 +1.0, "
+        "+0.1). Less than a point, but sure: without it, the change is the profile (R@20 -0.4, w-F1 of set +0.1). Better without "
+        "it: partial outputs (R@20 +2.0, w-F1 of set +0.1). A change that these patients could not show: L_DCE (R@20 +1.0, "
         "w-F1 of set +0.1). No change of a point: L_CL (R@20 +0.1, w-F1 of set +0.1). Memorized first: R@20 -2.0 points (-3.0 "
         "to -1.0), worse; w-F1 of set -2.0 points (-3.0 to -1.0), worse. One by one, until EOV: R@20 -2.0 points (-3.0 to "
         "-1.0), worse; w-F1 of set -2.0 points (-3.0 to -1.0), worse. Its sets have 0.1 codes on average: EOV's own logit "
