@@ -183,7 +183,15 @@ def _ablation(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> li
 
 
 def _ontology(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[str]:
-    sentences = [finding(version, compared) for version, compared in result["ontology"]["versions"].items()]
+    sentences = []
+    for version, compared in result["ontology"]["versions"].items():
+        tree = compared["likeness"]["visit"]["agreement"]["tree"]
+        word = (
+            ""
+            if tree is None
+            else f"{strength({'rho': tree['spearman'], 'interval': tree['interval']}).capitalize()}. "
+        )
+        sentences.append(word + finding(version, compared))
     choices = [row for row in rows.values() if "differences" in row]
     used = _of_choices(choices, metrics, "no grouping is shown to do better than none")
     return [*sentences, f"Does a grouping help in the contrastive loss? {used}"]
@@ -213,7 +221,12 @@ def _of_choices(rows: Sequence[dict], metrics: Sequence[str], none: str) -> str:
         changes.append(
             f"{COLUMNS[metric]} changes by {_range(low, high)} points (all intervals within {' to '.join(map(points, ends))})"
         )
-    return f"{best}: {none}; {', '.join(changes)}."
+    worse = [row for row in rows if {judge(each) for each in _judged(row, metrics)} & {"worse", "a little worse"}]
+    text = f"{best}: {none}; {', '.join(changes)}."
+    if worse:
+        named = [f"{row['title']} ({_short(row, metrics)})" for row in worse]
+        text += f" Shown to do worse: {', '.join(named)}."
+    return text
 
 
 def _control(name: str, row: dict, metrics: Sequence[str]) -> str:
