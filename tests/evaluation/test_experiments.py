@@ -284,8 +284,8 @@ def test_the_hierarchy_in_short():
     nothing = hierarchy(("equal", "equal"), ("worse", "equal"), ("equal", "equal"))
     assert nothing.startswith(
         "No: no choice of levels is shown to do better than none; R@20 changes by -2.0 to +0.1 points (all intervals within "
-        "-3.0 to +0.6), w-F1 of set changes by +0.1 points (all intervals within -0.4 to +0.6). Shown to do worse: all 3 levels "
-        "(R@20 -2.0, w-F1 of set +0.1). Trained with the codes dealt out at random in the tree: R@20 +0.1"
+        "-3.0 to +0.6), w-F1 of set changes by +0.1 points (all intervals within -0.4 to +0.6). Shown to do worse: all 3 "
+        "levels (R@20 -2.0, w-F1 of set +0.1). Trained with the codes dealt out at random in the tree: R@20 +0.1"
     )
     assert "the tree is not what helps, if anything does. No contrastive loss at all: R@20 -2.0" in nothing
     gain = hierarchy(("a little better", "equal"), ("better", "open"), ("worse", "equal"))
