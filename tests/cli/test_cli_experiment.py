@@ -26,22 +26,23 @@ def arguments(small, tmp_path):
 
 
 def test_an_experiment_from_end_to_end_and_again(arguments, tmp_path):
-    run = mera("experiment", "eov", *arguments, "--jobs", "2", "--learning-rate", "2e-3")
+    changed = ("--eov-loss", "none", "--learning-rate", "2e-3")  # so that one variant alone is not the recipe
+    run = mera("experiment", "eov", *arguments, "--jobs", "2", *changed)
     assert run.status == 0, run.err
     output = tmp_path / "output"
     result = json.loads((output / "eov" / "experiment.json").read_text())
-    assert result["seeds"] == [5] and result["overrides"] == ["--learning-rate", "2e-3"]
-    for text in (result["question"], result["says"], "no EOV loss, EOV's own cut", f"written to {output / 'eov'}"):
+    assert result["seeds"] == [5] and result["overrides"] == list(changed)
+    for text in (result["question"], result["says"], "form of ZLPR, EOV's own cut", f"written to {output / 'eov'}"):
         assert text in run.out
     assert "training: 100%" in run.err and "5/5" not in run.err
     names = {path.name for path in (output / "runs").iterdir()}
-    assert names == {f"{name}-5{end}" for name in ("recipe", "eov_zlpr", "no_confidence") for end in ("", ".log")}
+    assert names == {f"{name}-5{end}" for name in ("recipe", "eov_zlpr") for end in ("", ".log")}
     assert json.loads((output / "runs" / "eov_zlpr-5" / "result.json").read_text())["options"] == [
-        *("--learning-rate", "2e-3", "--eov-loss", "zlpr")
+        *(*changed, "--eov-loss", "zlpr")
     ]
     assert "5/5" in (output / "runs" / "recipe-5.log").read_text(), "the progress of its steps"
 
-    again = mera("experiment", "eov", *arguments, "--learning-rate", "2e-3")
+    again = mera("experiment", "eov", *arguments, *changed)
     assert again.status == 0 and again.out == run.out and "training:" not in again.err
     other = mera("experiment", "eov", *arguments)
     assert other.status == 2 and other.out == ""

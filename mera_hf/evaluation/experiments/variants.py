@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mera_hf.data.memorizing import LEVEL_WORDS
 from mera_hf.errors import InputError
 from mera_hf.evaluation.experiments import NAMES
 from mera_hf.icd import level_groups
@@ -116,7 +117,7 @@ def _hierarchy(codes: Sequence[str]) -> Plan:
 
     variants = [Variant("levels_none", "no levels: all codes alone", of())]
     variants += [
-        Variant(f"levels_{level}", f"{level} alone", of(level), against="levels_none")
+        Variant(f"levels_{level}", f"{LEVEL_WORDS[level]} alone", of(level), against="levels_none")
         for level in dict.fromkeys(("chapter", levels[-1]))
         if level in levels
     ]
@@ -128,7 +129,7 @@ def _hierarchy(codes: Sequence[str]) -> Plan:
             ("--hierarchy", "shuffled", *of(*levels)),
             against="levels_all",
         ),
-        Variant("no_contrast", "no contrastive loss at all", ("--contrastive-weight", "0"), against="levels_none"),
+        Variant("no_contrast", "no contrastive loss", ("--contrastive-weight", "0"), against="levels_none"),
     ]
     return Plan(
         "Is the ICD hierarchy worth anything in the contrastive loss?",
@@ -154,7 +155,7 @@ def _eov() -> Plan:
 def _ablation(adapter: bool) -> Plan:
     lora = Variant(
         "memorized_lora",
-        "memorized first, LoRA of rank 16",
+        "memorized first, LoRA of rank 16 in place of full",
         ("--use-peft", "true", "--lora-r", "16", "--lora-alpha", "32"),
         memorized=True,
         against="memorized",

@@ -125,9 +125,9 @@ def _eov(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[st
     texts = []
     for name, others in correlations.items():
         pairs = [(other, others.get(other)) for other in ("true_size", "comorbidities")]
-        goes = [f"{strength(found)} with {_measure(other)} ({_rho(found)})" for other, found in pairs if found]
+        goes = [f"{_goes(found)} with {_measure(other)} ({_rho(found)})" for other, found in pairs if found]
         if goes and name != "expected_codes":
-            texts.append(f"{_measure(name)} goes {' and '.join(goes)}")
+            texts.append(f"{_measure(name)} {' and '.join(goes)}")
     sentences = [f"{first}{'; '.join(texts) or 'its set is always of one size'}."]
     commonest = result["eov"]["commonest_size"]
     if commonest["share"] > MOST:
@@ -149,36 +149,32 @@ def _eov(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[st
     return sentences
 
 
+PARTS = {  # what leaving a part out does, by what was shown
+    "costs": "Leaving out one of these costs a point or more",
+    "little": "Leaving out one of these changes less than a point, but surely",
+    "gains": "Leaving out one of these gains a point or more",
+    "open": "Whether leaving out these changes anything, these patients could not show",
+    "nothing": "Leaving out one of these changes nothing of a point",
+}
+
+
 def _ablation(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[str]:
-    parts = {name: row for name, row in rows.items() if row["title"].startswith("without ") and "differences" in row}
-    kinds = {"worth": [], "little": [], "open": [], "nothing": [], "harm": []}
-    for row in parts.values():
+    parts = {kind: [] for kind in PARTS}
+    for row in rows.values():
+        if not row["title"].startswith("without ") or "differences" not in row:
+            continue
         found = {judge(each) for each in _judged(row, metrics)}
-        kind = "worth" if "worse" in found else "harm" if "better" in found else None
-        kind = kind or (
-            "little" if found & {"a little worse", "a little better"} else "open" if "open" in found else None
+        shown = (
+            ("costs", "worse" in found),
+            ("gains", "better" in found),
+            ("little", found & {"a little worse", "a little better"}),
+            ("open", "open" in found),
+            ("nothing", True),
         )
-        kinds[kind or "nothing"].append(row)
-
-    def named(kind: str, figures: bool = True) -> str:
-        texts = []
-        for row in kinds[kind]:
-            part = row["title"].removeprefix("without ")
-            texts.append(f"{part} ({_short(row, metrics)})" if figures else part)
-        return ", ".join(texts)
-
-    sentences = [
-        f"{len(kinds['worth']) or 'None'} of {len(parts)} parts {_is_are(kinds['worth'])} worth a point or more here"
-    ]
-    sentences[0] += f": without it, the change is {named('worth')}." if kinds["worth"] else "."
-    for kind, words in (
-        ("little", "Less than a point, but sure: without it, the change is"),
-        ("harm", "Better without it:"),
-        ("open", "A change that these patients could not show:"),
-        ("nothing", "No change of a point:"),
-    ):
-        if kinds[kind]:
-            sentences.append(f"{words} {named(kind)}.")
+        kind = next(kind for kind, is_so in shown if is_so)
+        parts[kind].append(f"{row['title'].removeprefix('without ')} ({_short(row, metrics)})")
+    sentences = [] if parts["costs"] else ["No part is shown to be worth a point here."]
+    sentences += [f"{words}: {', '.join(parts[kind])}." for kind, words in PARTS.items() if parts[kind]]
     return sentences + [
         _sentence(rows[name], metrics) + _of_empty_sets(rows[name])
         for name in ("memorized", "memorized_lora", "decoded", "decoded_20")
@@ -187,7 +183,15 @@ def _ablation(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> li
 
 
 def _ontology(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[str]:
-    sentences = [finding(version, compared) for version, compared in result["ontology"]["versions"].items()]
+    sentences = []
+    for version, compared in result["ontology"]["versions"].items():
+        tree = compared["likeness"]["visit"]["agreement"]["tree"]
+        word = (
+            ""
+            if tree is None
+            else f"{strength({'rho': tree['spearman'], 'interval': tree['interval']}).capitalize()}. "
+        )
+        sentences.append(word + finding(version, compared))
     choices = [row for row in rows.values() if "differences" in row]
     used = _of_choices(choices, metrics, "no grouping is shown to do better than none")
     return [*sentences, f"Does a grouping help in the contrastive loss? {used}"]
@@ -217,7 +221,12 @@ def _of_choices(rows: Sequence[dict], metrics: Sequence[str], none: str) -> str:
         changes.append(
             f"{COLUMNS[metric]} changes by {_range(low, high)} points (all intervals within {' to '.join(map(points, ends))})"
         )
-    return f"{best}: {none}; {', '.join(changes)}."
+    worse = [row for row in rows if {judge(each) for each in _judged(row, metrics)} & {"worse", "a little worse"}]
+    text = f"{best}: {none}; {', '.join(changes)}."
+    if worse:
+        named = [f"{row['title']} ({_short(row, metrics)})" for row in worse]
+        text += f" Shown to do worse: {', '.join(named)}."
+    return text
 
 
 def _control(name: str, row: dict, metrics: Sequence[str]) -> str:
@@ -259,10 +268,6 @@ def _uncapital(text: str) -> str:
     return text[0].lower() + text[1:]
 
 
-def _is_are(rows: Sequence[dict]) -> str:
-    return "is" if len(rows) < 2 else "are"
-
-
 def _measure(name: str) -> str:
     """A measure inside a sentence."""
     number = {"set_size": "codes above EOV", "true_size": "true codes", "comorbidities": "comorbidities"}
@@ -276,6 +281,11 @@ def strength(correlation: dict) -> str:
     if low <= 0 <= high or rho < 0.1:
         return "hardly"
     return "weakly" if rho < 0.3 else "moderately" if rho < 0.5 else "strongly"
+
+
+def _goes(correlation: dict) -> str:
+    word = strength(correlation)
+    return "hardly goes" if word == "hardly" else f"goes {word}"
 
 
 def _rho(correlation: dict) -> str:

@@ -31,10 +31,10 @@ def eov_plot(groups: dict[str, Sequence[dict]]) -> Figure:
     figure, (above, below) = new_figure(5.4, 2, 1)
     widest = max(map(len, groups.values()))
     _lines(above, {name: _points(name, of, "eov_probability", 100) for name, of in groups.items()})
-    above.set_title("mean probability of EOV (%), by number of ...", color=MUTED)
+    above.set_title("mean probability of EOV (%) by number of … (hollow: or more)", color=MUTED)
     sizes = {name: _points(name, groups[name], "set_size", 1) for name in ("true", "comorbidities") if name in groups}
     _lines(below, sizes)
-    below.set_title("mean number of codes above EOV, by number of ...", color=MUTED)
+    below.set_title("mean number of codes above EOV by number of …", color=MUTED)
     top = below.get_ylim()[1]
     below.plot([0, top], [0, top], color=PURPLE, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
     end = min(top, widest - 1)
