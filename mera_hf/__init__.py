@@ -1,7 +1,8 @@
 """Memorize and Rank: predict a patient's next diagnoses with a language model, at home in the Hugging Face ecosystem.
 
 Importing this package is cheap: torch and transformers load with the first name that needs them. Once transformers' Auto
-classes are imported, before or after this package, they know `MeraConfig` and `MeraForDiagnosis`.
+classes are imported, before or after this package, they know `MeraConfig` and `MeraForDiagnosis`, and its pipelines know the
+task "diagnosis-prediction".
 """
 
 import importlib
@@ -15,9 +16,11 @@ _HOME = {
     "MeraConfig": "configuration_mera",
     "MeraForDiagnosis": "modeling_mera",
     "MeraRanking": "modeling_mera",
+    "DiagnosisPredictionPipeline": "pipeline_mera",
     "Explanation": "explanation_mera",
     "TimelineEncoder": "timeline_mera",
     "InputError": "errors",
+    "shipped_checkpoint": "shipped",
     "IcdTree": "icd",
     "prepare": "data.prepare",
     "load_prepared": "data.prepare",

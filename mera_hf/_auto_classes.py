@@ -1,4 +1,4 @@
-"""Tells transformers' Auto classes of MERA as soon as they are imported, without importing them."""
+"""Tells transformers' Auto classes and pipelines of MERA as soon as they are imported, without importing them."""
 
 import importlib
 import importlib.abc
@@ -6,16 +6,18 @@ import importlib.util
 import sys
 
 
-# The module that registers MERA, for each Auto module; a config and a tokenizer load by the first of these alone. Where one of
-# ours is itself being imported, and so brought the Auto module in, importing it again does nothing and it goes on to register.
+# For each module of transformers, ours that registers MERA there; a config and a tokenizer load by the first of these alone.
+# Where one of ours is itself being imported, and so brought theirs in, importing it again does nothing and it goes on to
+# register.
 _OURS = {
     "transformers.models.auto.configuration_auto": "mera_hf.configuration_mera",
     "transformers.models.auto.modeling_auto": "mera_hf.modeling_mera",
+    "transformers.pipelines": "mera_hf.pipeline_mera",
 }
 
 
 class _RegisterAfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Loads one of the Auto modules as usual, and behind it our module, which registers MERA; steps aside at the first
+    """Loads one of these modules as usual, and behind it our module, which registers MERA; steps aside at the first
     use."""
 
     def __init__(self, name: str):
@@ -39,7 +41,7 @@ class _RegisterAfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def register_when_imported() -> None:
-    """Register now if transformers' Auto classes are loaded, otherwise when they are (this project's choice: `import mera_hf`
+    """Register now if transformers' modules are loaded, otherwise when they are (this project's choice: `import mera_hf`
     must not cost seconds, and `AutoModel.from_pretrained` must know MERA after it)."""
     for name, ours in _OURS.items():
         if name in sys.modules:

@@ -69,6 +69,13 @@ class MeraConfig(PreTrainedConfig):
             share of the softmax over codes is at least the threshold. Under `"codes"` it holds that share of a visit's codes
             on average over patients, under `"visits"` all of them for that share of the patients. `"patients"` says how many
             they were fitted on.
+        base_model (`str`, *optional*):
+            The language model that training began with, as the Hub names it, or the last part of its path; none for one
+            trained from scratch. Nothing is computed with it.
+        provenance (`dict`, *optional*):
+            Whose patients are in the weights, and under which terms: `source`, `licence`, `credentialed`, `fingerprint`,
+            `agreement`, `patients`, see `training/provenance.py`. Without it that is not known, and publishing takes the
+            weights for credentialed.
     """
 
     model_type = "mera"
@@ -95,9 +102,15 @@ class MeraConfig(PreTrainedConfig):
     eov_value: float = 0.5
     rerank_depth: int = 0
     conformal: dict | None = None
+    base_model: str | None = None
+    provenance: dict | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        if __package__ == "mera_hf":
+            # Where the code lies in the folder that was read, for those without this package
+            for name in ("auto_map", "custom_pipelines"):
+                kwargs.pop(name, None)
         super().__post_init__(**kwargs)
         # PEFT and merging read the tie at the top level
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)

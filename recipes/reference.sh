@@ -1,31 +1,26 @@
 #!/usr/bin/env bash
-# The reference runs: three seeds with profile, three on the history alone, three from the memorized checkpoint, the control
-# on synthetic claims, and the few patients of the MIMIC-IV demo. Everything under model_cards/ comes from here. About an hour
-# and a half on two cores.
-#   pip install -e ".[report,encoder]" && bash recipes/reference.sh runs/reference
+# Everything under model_cards/mera-tiny-diabetes130 but the peers (recipes/peers): the experiments with three seeds, the
+# evaluations of three of their settings, the control on synthetic claims, and the few patients of the MIMIC-IV demo. About
+# three hours on four cores. Stopped, the same command goes on with the trainings that are missing.
+#   pip install -e ".[report,encoder]" && bash recipes/reference.sh runs/reference 4
 set -euo pipefail
 out=${1:?folder for datasets and checkpoints}
+jobs=${2:-1}
 card=model_cards/mera-tiny-diabetes130
 export HF_HUB_OFFLINE=1
 
-mera prepare diabetes130 --output-dir "$out/diabetes130"
-mera memorize --config recipes/tiny-cpu/memorize.yaml --dataset "$out/diabetes130" --output-dir "$out/memorize"
-declare -A options=(
-  [profile]="--use-profile true"
-  [history]="--use-profile false"
-  [memorized]="--model-name-or-path $out/memorize"
-)
+[ -d "$out/diabetes130" ] || mera prepare diabetes130 --output-dir "$out/diabetes130"
+bash recipes/experiments.sh "$out" "$jobs"
+declare -A run_of=([profile]=recipe [history]=no_profile [memorized]=memorized)
 for setting in profile history memorized; do
   for seed in 0 1 2; do
-    # shellcheck disable=SC2086
-    mera train --config recipes/tiny-cpu/train.yaml --dataset "$out/diabetes130" \
-      --output-dir "$out/$setting-$seed" --seed $seed ${options[$setting]}
-    mera evaluate "$out/$setting-$seed" --dataset "$out/diabetes130" --output-dir "$out/$setting-$seed/evaluation"
+    mera evaluate "$out/experiments/runs/${run_of[$setting]}-$seed/model" --dataset "$out/diabetes130" \
+      --output-dir "$out/evaluations/$setting-$seed" --overwrite
   done
-  python -m mera_hf.evaluation.merge "$card/$setting" "$out/$setting"-{0,1,2}/evaluation
+  python -m mera_hf.evaluation.merge "$card/$setting" "$out/evaluations/$setting"-{0,1,2}
 done
-cp -r "$out/profile-0/evaluation/plots" "$out/profile-0/evaluation/report.html" "$card/profile/"
-cp "$out/memorize/memorization.json" "$card/"
+cp -r "$out/evaluations/profile-0/plots" "$out/evaluations/profile-0/report.html" "$card/profile/"
+cp "$out/experiments/runs/memorizing-0/memorization.json" "$card/"
 
 # Negative control: claims without continuity of patients. Shuffling the histories must change nothing.
 mera prepare desynpuf --output-dir "$out/desynpuf"

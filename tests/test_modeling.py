@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel
 
 from mera_hf.configuration_mera import MeraConfig
 from mera_hf.modeling_mera import FORWARD_INPUTS, MeraForDiagnosis, MeraOutput
+from mera_hf.pipeline_mera import DiagnosisPredictionPipeline
 from mera_hf.timeline_mera import collate_timelines
 from mera_hf.training.from_scratch import word_tokenizer
 
@@ -363,16 +364,7 @@ def save_with_code(folder, family):
     """Write a checkpoint that carries its code, and give the ranking that it gives."""
     model, tokenizer = tiny_mera(family)
     model.config.save_pretrained(folder / "config")  # without the code
-    # On the classes the registration would outlast this test
-    registered = {cls: cls._auto_class for cls in (MeraConfig, MeraForDiagnosis)}
-    MeraConfig.register_for_auto_class()
-    MeraForDiagnosis.register_for_auto_class("AutoModel")
-    try:
-        model.save_pretrained(folder)
-    finally:
-        for cls, before in registered.items():
-            cls._auto_class = before
-    tokenizer.save_pretrained(folder)
+    DiagnosisPredictionPipeline(model=model, tokenizer=tokenizer, device="cpu").save_pretrained(folder)
     row = patients(1)[0]
     torch.save(row, folder / "row.pt")
     return folder, model.rank([row], tokenizer)
@@ -398,18 +390,22 @@ def assert_same_ranking(printed: str, ranking):
         # `AutoConfig` alone does not import transformers' Auto models
         "import mera_hf\nfrom transformers import AutoConfig\nAutoConfig.from_pretrained(sys.argv[1] + '/config')\n"
         "from transformers import AutoModel, AutoTokenizer",
-        "from transformers import AutoModel, AutoTokenizer\nAutoModel\nimport mera_hf",
+        "from transformers import AutoModel, AutoTokenizer, pipeline\nimport mera_hf",
         # Our modules bring the Auto classes in while they are being imported themselves
         "from mera_hf import MeraConfig, MeraForDiagnosis\nfrom transformers import AutoModel, AutoTokenizer",
         "from mera_hf.modeling_mera import MeraForDiagnosis\nfrom transformers import AutoModel, AutoTokenizer",
+        "from mera_hf.pipeline_mera import TASK\nfrom transformers import AutoModel, AutoTokenizer",
     ],
-    ids=["mera_hf first", "transformers first", "our names first", "our module first"],
+    ids=["mera_hf first", "transformers first", "our names first", "our module first", "our pipeline first"],
 )
 def test_auto_classes_know_the_model_after_the_import(imports, checkpoint):
     folder, ranking = checkpoint
     script = f"import sys, torch\n{imports}\nmodel = AutoModel.from_pretrained(sys.argv[1])\n"
     script += "assert type(model).__module__ == 'mera_hf.modeling_mera', type(model)\n"
-    script += "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n" + RANK
+    script += "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n"
+    script += "from transformers.pipelines import PIPELINE_REGISTRY\n"
+    script += "task = PIPELINE_REGISTRY.check_task('diagnosis-prediction')[1]\n"
+    script += "assert task['impl'].__module__ == 'mera_hf.pipeline_mera', task\n" + RANK
     assert_same_ranking(run_python(script, folder), ranking)
 
 
@@ -424,8 +420,6 @@ def test_every_public_name_is_there():
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_the_code_travels_with_the_checkpoint(family, tmp_path):
     folder, ranking = save_with_code(tmp_path, family)
-    for name in ("attention", "configuration", "explanation", "modeling", "timeline"):
-        assert (folder / f"{name}_mera.py").is_file()
     script = f"""
     import os, sys
     os.environ["HF_MODULES_CACHE"] = sys.argv[2]
@@ -438,6 +432,14 @@ def test_the_code_travels_with_the_checkpoint(family, tmp_path):
     explanation = model.explain(row, tokenizer, top_k=2)
     assert type(explanation).__module__.startswith("transformers_modules"), type(explanation)
     assert [code.code for code in explanation.codes] == [model.config.codes[index] for index in ranking.order[0, :2]]
+    from transformers import pipeline
+    predict = pipeline("diagnosis-prediction", model=sys.argv[1], trust_remote_code=True, device="cpu")
+    assert type(predict).__module__.startswith("transformers_modules"), type(predict)
+    predict.save_pretrained(sys.argv[2] + "/again")
+    predict = pipeline(model=sys.argv[2] + "/again", trust_remote_code=True, device="cpu")  # the task is in the config
+    result = predict({{**row, "visits": [[code.replace(".", "") for code in visit["codes"]] for visit in row["visits"]]}})
+    codes = [one["code"] for one in result["ranking"]]
+    assert codes == [model.config.codes[index] for index in ranking.order[0]], codes
     """
     assert_same_ranking(run_python(script, folder, tmp_path, cwd=tmp_path, blocked=True), ranking)
 

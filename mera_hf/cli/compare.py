@@ -11,10 +11,10 @@ from .checkpoint import open_checkpoint
 
 DESCRIPTION = """\
 Measure several rankers on the same patients, by the same functions, with the reference rankers always beside them. A ranker
-is a checkpoint (a folder that `mera train` wrote, or a name on the Hub) or a Parquet file of rankings: a row for each patient
-of the split, with patient_id, codes (best first, spelled as in the data set, such as ICD9CM:250.00) and set_size (a number of
-codes, or empty). `mera evaluate --save-rankings` writes such a file, and any other program may. (Those of `mera predict` are
-about the visit after the last one, and so cannot be compared with it.)
+is a checkpoint (a folder that `mera train` wrote, mera-tiny-diabetes130, or a name on the Hub) or a Parquet file of rankings:
+a row for each patient of the split, with patient_id, codes (best first, spelled as in the data set, such as ICD9CM:250.00) and
+set_size (a number of codes, or empty). `mera evaluate --save-rankings` writes such a file, and any other program may. (Those
+of `mera predict` are about the visit after the last one, and so cannot be compared with it.)
 
 Every ranker is measured on the codes of the data set; codes that a ranking does not list come after its last. The first ranker
 is compared with each other one patient by patient: the difference, the interval in which it lies when the patients are drawn

@@ -6,7 +6,8 @@ import textwrap
 from pathlib import Path
 
 from ..errors import InputError
-from .checkpoint import open_checkpoint
+from ..shipped import find_checkpoint
+from .checkpoint import add_checkpoint, open_checkpoint
 
 
 DESCRIPTION = """\
@@ -34,9 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
-    )
+    add_checkpoint(parser)
     parser.add_argument("--dataset", metavar="DIR", required=True, help="folder that `mera prepare` wrote")
     parser.add_argument(
         "--split", choices=("train", "validation", "test"), default="test", help="patients to rank (default test)"
@@ -69,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"`--output-dir` {output} is a file; choose a folder.")
     if output and (output / "metrics.json").exists() and not args.overwrite:
         raise InputError(f"`--output-dir` {output} holds an evaluation; choose another folder or add `--overwrite`.")
-    model, tokenizer = open_checkpoint(args.checkpoint)
-    logs = [Path(args.checkpoint) / name for name in ("training.json", "memorization.json")]
+    model, tokenizer = open_checkpoint(args.checkpoint, args.revision)
+    logs = [Path(find_checkpoint(args.checkpoint)) / name for name in ("training.json", "memorization.json")]
     training, memorization = (json.loads(log.read_text()) if log.is_file() else {} for log in logs)
     evaluation = evaluate_checkpoint(
         model,
@@ -103,5 +102,6 @@ def run(args: argparse.Namespace) -> int:
         print("\nnothing written; add --output-dir DIR for metrics.json and a report with plots")
     commonest = model.ranking_head.log_prevalence.topk(min(2, len(model.config.codes))).indices.tolist()
     example = " ".join(model.config.codes[code] for code in commonest)
-    print(f'next: mera predict {args.checkpoint} --visits "{example}"')
+    revision = f" --revision {args.revision}" if args.revision else ""
+    print(f'next: mera predict {args.checkpoint}{revision} --visits "{example}"')
     return 0

@@ -3,7 +3,7 @@
 import argparse
 
 from ..errors import InputError
-from .checkpoint import open_checkpoint
+from .checkpoint import add_checkpoint, open_checkpoint
 
 
 DESCRIPTION = """\
@@ -31,9 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
-    )
+    add_checkpoint(parser)
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder to write")
     parser.add_argument(
         "--plain", action="store_true", help="leave behind what a plain language model has no place for"
@@ -56,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from ..training.export import check_exportable, check_output, export_plain, lost_in_export
 
     check_output(args.output_dir, args.overwrite)
-    model, tokenizer = open_checkpoint(args.checkpoint)
+    model, tokenizer = open_checkpoint(args.checkpoint, args.revision)
     check_exportable(model)
     lost, measured = lost_in_export(model), None
     if lost and not args.plain:

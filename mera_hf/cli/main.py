@@ -8,7 +8,24 @@ import traceback
 import warnings
 
 from ..errors import InputError
-from . import app, compare, cross_validate, demo, evaluate, export, memorize, merge, predict, prepare, train
+from . import (
+    app,
+    card,
+    compare,
+    cross_validate,
+    demo,
+    evaluate,
+    experiment,
+    export,
+    leaderboard,
+    memorize,
+    merge,
+    predict,
+    prepare,
+    publish,
+    submit,
+    train,
+)
 
 
 DESCRIPTION = """\
@@ -21,6 +38,7 @@ all codes for the next visit (MERA, huggingface.co/papers/2501.17326). Patient d
   mera train       train it to rank the codes of the next visit
   mera evaluate    measure a checkpoint beside the reference rankers
   mera compare     checkpoints and rankings of other models side by side
+  mera experiment  what a part of the method is worth on a dataset
   mera predict     rank the diagnoses of one patient, or of a data set
   mera app         a page to enter a patient and look at the ranking
   mera export      a checkpoint as a plain language model, for serving engines
@@ -30,6 +48,12 @@ and for cohorts too small for a test split
 
 and for models trained by adapters (LoRA, QLoRA)
   mera merge       merge an adapter into its base, without quantisation
+
+and to share
+  mera card         the model card of a checkpoint
+  mera publish      a checkpoint or a data set on the Hugging Face Hub
+  mera submit       results on the benchmark to a model on the Hub
+  mera leaderboard  all results in some folders side by side
 """
 VERBS = {
     "demo": demo,
@@ -38,14 +62,22 @@ VERBS = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
+    "experiment": experiment,
     "predict": predict,
     "app": app,
     "export": export,
     "cross-validate": cross_validate,
     "merge": merge,
+    "card": card,
+    "publish": publish,
+    "submit": submit,
+    "leaderboard": leaderboard,
 }
 
-ONE_PROCESS = ("demo", "prepare", "evaluate", "compare", "cross-validate", "merge", "export", "app")
+ONE_PROCESS = (
+    *("demo", "prepare", "evaluate", "compare", "experiment", "cross-validate", "merge", "export"),
+    *("app", "card", "publish", "submit", "leaderboard"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help()
         return 0
-    if args.verb in ("memorize", "train", "cross-validate"):
+    if args.verb in ("memorize", "train", "experiment", "cross-validate"):
         args.overrides = rest
     elif rest:
         parsers[args.verb].error(f"unknown argument {rest[0]}")
@@ -83,6 +115,15 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    finally:
+        _leave_the_group()
+
+
+def _leave_the_group() -> None:
+    """Of several processes, end the threads that talk to the others: at exit, one that still runs aborts the process."""
+    distributed = sys.modules.get("torch.distributed")  # nobody needs torch for `mera --help`
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _quiet() -> None:

@@ -34,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Memorize, and print the exact match in both directions; return the exit status 0."""
+    from ..data.prepare import read_report
     from ..training.memorization_config import MemorizationTrainerConfig
     from ..training.memorize import memorize
     from ..training.output_folder import OutputFolder
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     dataset, codes = open_dataset(folder)
     inputs = (model_args.model_name_or_path, folder)
     output = OutputFolder(args.output_dir or training_args.output_dir, args.resume, args.overwrite, inputs)
-    metrics = memorize(training_args, model_args, mera_args, dataset, codes, output)
+    metrics = memorize(training_args, model_args, mera_args, dataset, codes, output, read_report(folder))
     if metrics is None:
         return 0
     print("\nshare of answers that are right to the last token (unseen: a wording that was not trained on):")

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from ..errors import InputError
-from .checkpoint import open_checkpoint
+from .checkpoint import add_checkpoint, open_checkpoint
 
 
 DESCRIPTION = """\
@@ -25,6 +25,7 @@ That holds for patients like those of the validation split, not for each kind of
 """
 EPILOG = """\
 examples
+  mera predict mera-tiny-diabetes130 --visits "428.0 250.00; 584.9"
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --sex F --age 70
   mera predict runs/mera --visits "E11.65 I10; I50.9" --icd 10 --top-k 10 --json
   mera predict runs/mera --visits "250.00 401.9; 428.0 584.9" --explain
@@ -51,9 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="folder that `mera train` wrote, or a name on the Hub"
-    )
+    add_checkpoint(parser)
     patients = parser.add_mutually_exclusive_group(required=True)
     patients.add_argument("--visits", metavar="CODES", help='earlier visits of one patient: "250.00 401.9; 428.0"')
     patients.add_argument("--dataset", metavar="PATH", help="Parquet file, folder of Parquet files or prepared folder")
@@ -128,9 +127,10 @@ def _run_dataset(args: argparse.Namespace) -> int:
     from ..evaluation.predicting import predict_dataset, processes
 
     state = processes()
-    model, tokenizer = open_checkpoint(args.checkpoint)
+    model, tokenizer = open_checkpoint(args.checkpoint, args.revision)
     options = {name: getattr(args, name) for name in MANY if getattr(args, name) is not None}
-    options |= {"coverage": args.coverage, "coverage_of": args.coverage_of or "codes", "checkpoint": args.checkpoint}
+    name = args.checkpoint if args.revision is None else f"{args.checkpoint}@{args.revision}"
+    options |= {"coverage": args.coverage, "coverage_of": args.coverage_of or "codes", "checkpoint": name}
     summary = predict_dataset(model, tokenizer, args.dataset, top_k=args.top_k, **options)
     if state.is_main_process:
         without = f", {summary['without_visits']:,} of them without visits" if summary["without_visits"] else ""
@@ -140,13 +140,13 @@ def _run_dataset(args: argparse.Namespace) -> int:
 
 
 def _run_one(args: argparse.Namespace) -> int:
-    from ..evaluation.conformal import require_coverage
-
     if args.age is not None and not 0 <= args.age <= 130:
         raise InputError(f"`--age` is {args.age:g}; give the age in years, between 0 and 130.")
     if args.explain is not None and args.explain < 1:
         raise InputError(f"`--explain` is {args.explain}; it must be 1 or more.")
-    model, tokenizer = open_checkpoint(args.checkpoint)
+    model, tokenizer = open_checkpoint(args.checkpoint, args.revision)
+    from ..evaluation.conformal import require_coverage  # imports torch, which opening does quicker
+
     version = _version(model.config.codes, args.icd)
     visits = [{"codes": codes} for codes in read_visits(args.visits, version, model.config.codes)]
     patient = {"profile": {"sex": args.sex, "age": args.age, "race": args.race}, "visits": visits}
@@ -199,65 +199,44 @@ def read_visits(text: str, version: str | None, candidates: list[str]) -> list[l
         [`InputError`]: for an empty visit, an unknown code, or one that the model has no code for.
     """
     from ..icd import IcdTree, UnknownCodeError, code_tree
+    from ..spelling_mera import CodeReader, split_visits
 
-    candidates, visits = set(candidates), []
-    parts = text.rstrip(" ;").split(";")
+    reader, visits = CodeReader(candidates), []
+    parts = split_visits(text)
     for number, part in enumerate(parts, start=1):
         codes = []
-        for raw in part.replace(",", " ").split():
+        for raw in part:
             if ":" not in raw and version is None:
                 raise InputError(
                     f"`--visits`, visit {number}: {raw!r} may be ICD-9-CM or ICD-10-CM, and this model knows both; "
                     "add `--icd 9` or `--icd 10`, or write the version with the code, as in ICD10CM:I50.9."
                 )
             try:
-                code = (code_tree(raw) if ":" in raw else IcdTree.load(version)).normalize(raw)
+                tree = code_tree(raw) if ":" in raw else IcdTree.load(version)
+                code = tree.normalize(raw)
             except UnknownCodeError as error:
                 raise InputError(f"`--visits`, visit {number}: {error}") from error
-            tree = code_tree(code)
-            known = [node for node in (code, *reversed(tree.ancestors(code))) if node in candidates]
-            if not known:
-                raise InputError(
-                    f"`--visits`, visit {number}: {code} ({tree.description(code)}) is not one of the "
-                    f"{len(candidates):,} codes of this model, nor is a code above it; leave it out."
-                )
-            if known[0] not in codes:
-                codes.append(known[0])
+            try:
+                codes.append(reader.read(code, version))
+            except ValueError as error:
+                raise InputError(f"`--visits`, visit {number}: {tree.description(code)}: {error}") from error
         if not codes:
             raise InputError(f"`--visits`, visit {number} of {len(parts)} is empty; give its codes or leave it out.")
-        visits.append(codes)
+        visits.append(list(dict.fromkeys(codes)))
     return visits
 
 
 def predict(
     model, tokenizer, patient: dict, top_k: int, coverage: float | None = None, coverage_of: str = "codes"
 ) -> dict:
-    """The ranking of one patient with descriptions, probabilities and the cut, of EOV or of a known coverage."""
-    config = model.config
-    top_k = min(top_k, config.num_codes)
-    ranking = model.rank([patient], tokenizer, top_k=top_k, coverage=coverage, coverage_of=coverage_of)
-    known = {} if coverage is None else {"coverage": coverage, "coverage_of": coverage_of}
-    history = {code for visit in patient["visits"] for code in visit["codes"]}
-    size = int(ranking.set_sizes[0])
-    return {
-        "visits": [visit["codes"] for visit in patient["visits"]],
-        "set_size": size,
-        **known,
-        "ordered_for_weighted_f1": 0 if known else min(config.rerank_depth, top_k),
-        "ranking": [
-            {
-                "rank": rank,
-                "code": config.codes[index],
-                "description": config.descriptions[index],
-                "probability": round(probability, 4),
-                "in_set" if known else "above_eov": rank <= size,
-                "in_history": config.codes[index] in history,
-            }
-            for rank, (index, probability) in enumerate(
-                zip(ranking.order[0].tolist(), ranking.probabilities[0].tolist(), strict=True), start=1
-            )
-        ],
-    }
+    """The ranking of one patient, see [`~mera_hf.DiagnosisPredictionPipeline`]; probabilities have four digits."""
+    from ..pipeline_mera import DiagnosisPredictionPipeline
+
+    pipeline = DiagnosisPredictionPipeline(model=model, tokenizer=tokenizer, device=model.device)
+    result = pipeline(patient, top_k=top_k, coverage=coverage, coverage_of=coverage_of)
+    for row in result["ranking"]:
+        row["probability"] = round(row["probability"], 4)
+    return result
 
 
 def as_table(result: dict) -> str:

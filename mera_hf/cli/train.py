@@ -34,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print the figures on validation; return the exit status 0."""
+    from ..data.prepare import read_report
     from ..evaluation.calibration import FEWEST
     from ..evaluation.results import COLUMNS, format_figure
     from ..evaluation.training_run import train
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     dataset, codes = open_dataset(folder)
     inputs = (model_args.model_name_or_path, folder)
     output = OutputFolder(args.output_dir or training_args.output_dir, args.resume, args.overwrite, inputs)
-    result = train(training_args, model_args, mera_args, dataset, codes, output, recipe_name(args.config))
+    recipe, report = recipe_name(args.config), read_report(folder)
+    result = train(training_args, model_args, mera_args, dataset, codes, output, recipe, report)
     if result is None:
         return 0
     metrics, fitted = result

@@ -54,6 +54,7 @@ class Pair:
         question: the prompt.
         answer: what the model is to say.
         code: the code that the pair is about.
+        level: the level of the group that is asked for, such as `"chapter"`; `None` where none is.
     """
 
     task: str
@@ -61,6 +62,7 @@ class Pair:
     question: str
     answer: str
     code: str
+    level: str | None = None
 
 
 def definitions(codes: list[str]) -> list[str]:
@@ -96,16 +98,16 @@ def memorizing_pairs(codes: list[str], held_out: bool = False, groups: bool = Tr
     for code, definition in zip(codes, definitions(codes), strict=True):
         token, tree = f"<{code}>", code_tree(code)
         tasks = [
-            ("code_to_definition", {"code": token}, definition),
-            ("definition_to_code", {"definition": definition}, token),
+            ("code_to_definition", {"code": token}, definition, None),
+            ("definition_to_code", {"definition": definition}, token, None),
         ]
         for node in tree.ancestors(code) if groups else ():
             fields = {"level": LEVEL_WORDS[tree.level(node)], "code": token}
-            tasks.append(("code_to_group", fields, tree.description(node)))
-        for task, fields, answer in tasks:
+            tasks.append(("code_to_group", fields, tree.description(node), tree.level(node)))
+        for task, fields, answer, level in tasks:
             wordings = list(enumerate(TEMPLATES[task]))
             for wording, template in wordings[-1:] if held_out else wordings[:-1]:
-                pairs.append(Pair(task, wording, template.format(**fields), answer, code))
+                pairs.append(Pair(task, wording, template.format(**fields), answer, code, level))
     return pairs
 
 

@@ -36,6 +36,7 @@ class PrepareReport:
         source (`str`): name of the source, and `title`, `license`, `terms`, `citation`, `homepage` (`str`) of its
             data.
         credentialed (`bool`): whether the data, and what is made of them, may not be shared.
+        agreement (`str` or `None`): the agreement under which credentialed data are handed out, if it is known.
         arguments (`dict`): the arguments that shaped the dataset.
         raw_files (`list[dict]`): `name`, `bytes` and `sha256` of each raw file.
         read (`dict[str, int]`): `patients`, `visits` and `code_rows` of the source.
@@ -56,6 +57,7 @@ class PrepareReport:
     terms: str
     citation: str
     credentialed: bool
+    agreement: str | None
     arguments: dict
     raw_files: list[dict]
     read: dict[str, int]
@@ -207,6 +209,7 @@ def prepare(
             terms=records.origin.terms,
             citation=records.origin.citation,
             credentialed=records.origin.credentialed,
+            agreement=records.origin.agreement,
             arguments={
                 "cohort": cohort,
                 "split": split,

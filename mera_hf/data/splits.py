@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
@@ -27,6 +28,11 @@ def random_split(patient_id: str, seed: int) -> str:
     digest = hashlib.sha256(f"{seed}:{patient_id}".encode()).digest()
     u = int.from_bytes(digest[:8], "big") / 2**64
     return "train" if u < 0.7 else "validation" if u < 0.8 else "test"
+
+
+def split_hash(patient_ids: Iterable[str]) -> str:
+    """sha256 (64 hex digits) over the sorted identifiers, a line each: the same for the same patients, and names none."""
+    return hashlib.sha256("".join(f"{patient}\n" for patient in sorted(patient_ids)).encode()).hexdigest()
 
 
 def field_split(rows: pl.DataFrame, train: int, test: int, seed: int = FIELD_SEED) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import Sample, prediction_samples
+from mera_hf.data.splits import split_hash
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
 from mera_hf.evaluation.bootstrap import intervals_of_runs
@@ -192,6 +193,7 @@ def compare_rankers(
             "name": description["source"],
             "fingerprint": description["fingerprint"],
             "split": split,
+            "split_sha256": split_hash(dataset[split]["patient_id"]),
             "patients": len(samples),
             "codes": len(codes),
         },

@@ -1,6 +1,6 @@
 """`metrics.json`: the one schema of every command that measures, and its tables for terminals and cards.
 
-    {"dataset": {"name", "fingerprint", "split", "patients", "codes"},
+    {"dataset": {"name", "fingerprint", "split", "patients", "codes"},      and "split_sha256": see `split_hash`
      "protocol": {"target": "last", "candidates": "cohort", "history": "codes"},
      "rankers": {"mera": {"recall@20": 0.6, ...}, "copy_history": {...}, ...},
      "controls": {"shuffled_history": {"recall@20": 0.5, ...}},

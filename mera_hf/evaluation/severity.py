@@ -102,8 +102,6 @@ def severity_figures(measures: dict[str, np.ndarray]) -> dict:
         the means `set_size`, `expected_codes`, `true_size` and `eov_probability`; `missing`, how to install, without
         pycomorb.
     """
-    import numpy as np
-
     others = [name for name in SAYS if name in measures and name not in ("eov_probability", "expected_codes")]
     figures = {
         "correlations": {
@@ -113,15 +111,31 @@ def severity_figures(measures: dict[str, np.ndarray]) -> dict:
     }
     if "comorbidities" not in measures:
         return figures | {"missing": MISSING}
-    number = measures["comorbidities"]
+    return figures | {"groups": groups_by("comorbidities", measures["comorbidities"], measures)}
+
+
+def groups_by(name: str, number: np.ndarray, measures: dict[str, np.ndarray]) -> list[dict]:
+    """Means of measures by a number of each patient.
+
+    Args:
+        name (`str`): what the number counts.
+        number (`np.ndarray` of shape (patients,), int): 0 or more.
+        measures (`dict[str, np.ndarray]`): as in [`severity_figures`].
+
+    Returns:
+        `list[dict]`: for 0, 1, 2 ..., the last with that many or more: `{name: "3" or "3+", "patients": n}`, and from 10
+        patients on the means `set_size`, `expected_codes`, `true_size` and `eov_probability`.
+    """
+    import numpy as np
+
     at_least = np.bincount(number)[::-1].cumsum()[::-1]  # patients with so many or more
     last = max(int((at_least >= FEWEST).sum()) - 1, 0)
-    figures["groups"] = []
+    groups = []
     for value in range(last + 1):
         chosen = number >= value if value == last else number == value
-        group = {"comorbidities": f"{value}+" if value == last else str(value), "patients": int(chosen.sum())}
+        group = {name: f"{value}+" if value == last else str(value), "patients": int(chosen.sum())}
         if chosen.sum() >= FEWEST:
             means = ("set_size", "expected_codes", "true_size", "eov_probability")
-            group |= {name: float(measures[name][chosen].mean()) for name in means}
-        figures["groups"].append(group)
-    return figures
+            group |= {each: float(measures[each][chosen].mean()) for each in means}
+        groups.append(group)
+    return groups

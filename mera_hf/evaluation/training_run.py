@@ -2,26 +2,46 @@
 
 import contextlib
 import json
+import platform
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation.calibration import calibrate, enough_to_calibrate, measure
 from mera_hf.evaluation.conformal import fit_conformal
 from mera_hf.evaluation.model_ranking import trainer_metrics
-from mera_hf.training.mera_trainer import MeraTrainer
+from mera_hf.training.mera_trainer import MeraTrainer, base_model
 from mera_hf.training.output_folder import OutputFolder
+from mera_hf.training.provenance import trained_on
 from mera_hf.training.sharded import whole_model
 from mera_hf.training.stages import load_model, save_checkpoint, wrap_with_adapter
+from mera_hf.training.tracked_run import TrackedRun
+
+
+def hardware(processes: int = 1) -> dict:
+    """What computes: `device`, the accelerator's name or the processor's architecture, and how many: `accelerators`, or
+    `threads` of all processes together."""
+    if torch.cuda.is_available():
+        return {"device": torch.cuda.get_device_name(), "accelerators": processes}
+    return {"device": f"CPU ({platform.machine()})", "threads": processes * torch.get_num_threads()}
 
 
 def train(
-    training_args, model_args, mera_args, dataset, codes: list[str], output: OutputFolder, recipe: str
+    training_args,
+    model_args,
+    mera_args,
+    dataset,
+    codes: list[str],
+    output: OutputFolder,
+    recipe: str,
+    report: dict | None = None,
 ) -> tuple[dict[str, float], bool] | None:
     """Train the stage, fit the cut on validation and write the checkpoint; returns the figures on validation, and whether
     there were visits enough to fit the cut. Of several processes the main one does all but training, and the others
-    return `None`."""
+    return `None`. `report` is `prepare.json` of the dataset, for the provenance of the checkpoint."""
     if not len(dataset["validation"]) and training_args.eval_strategy != "no":
         raise InputError("`eval_strategy` needs validation patients, and there are none; set `--eval-strategy no`.")
     started = time.perf_counter()
@@ -32,6 +52,7 @@ def train(
         return wrap_with_adapter(model, model_args), tokenizer
 
     model, tokenizer = load()
+    provenance = trained_on(base_model(model).config.provenance, report)
     trainer = MeraTrainer(
         model=model,
         args=training_args,
@@ -40,12 +61,15 @@ def train(
         processing_class=tokenizer,
         compute_metrics=trainer_metrics,
     )
+    tracked = TrackedRun()
+    trainer.add_callback(tracked)
     output.open(trainer.accelerator)
     with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its log to standard output
         trainer.train(resume_from_checkpoint=output.last)
     model = whole_model(trainer, lambda: load()[0])
     if model is None:
         return None
+    base_model(model).config.provenance = provenance
     fitted = calibrate(model, tokenizer, enough_to_calibrate(dataset), mera_args.rerank_depth)
     fit_conformal(model, tokenizer, dataset["validation"])
     metrics = measure(model, tokenizer, dataset["validation"])
@@ -55,8 +79,10 @@ def train(
         "recipe": recipe,
         "seed": training_args.seed,
         "seconds": round(time.perf_counter() - started, 1),
+        "hardware": hardware(training_args.world_size),
         "validation": metrics,
         "memorization": json.loads(memorized.read_text()) if memorized and memorized.is_file() else None,
+        "tracker": tracked.run,
         "log": trainer.state.log_history,
     }
 

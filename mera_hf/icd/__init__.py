@@ -4,10 +4,10 @@ A code is one string everywhere, version and dotted code: `ICD9CM:250.23`, `ICD1
 written the same way: `ICD9CM:240-279`, `ICD10CM:CH4`. Importing this package reads no table; the first look-up does.
 """
 
+from ..spelling_mera import VERSIONS
 from .gem import gem_best, gem_map
 from .groupings import ccs, ccsr
 from .order import level_groups, sort_codes
-from .spelling import VERSIONS
 from .tree import LEVELS, IcdTree, code_tree, describe
 from .unknown import CodeReport, UnknownCodeError
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from functools import cache
 
 from ..errors import InputError
+from ..spelling_mera import VERSIONS
 from .listed import nearest_listed
 from .reading import read_columns
-from .spelling import VERSIONS
 from .tree import LEVELS, IcdTree, code_tree
 
 

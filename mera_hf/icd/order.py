@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ..errors import InputError
-from .spelling import VERSIONS
+from ..spelling_mera import VERSIONS
 from .tree import LEVELS, code_tree
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 
 from ..errors import InputError
+from ..spelling_mera import VERSIONS, dotted
 from .reading import read_columns
-from .spelling import VERSIONS, dotted
 from .unknown import UnknownCodeError
 
 
@@ -102,7 +102,8 @@ class IcdTree:
         """The node that `raw` spells, such as `"ICD9CM:250.23"`.
 
         Reads codes with a dot or without, with their version or without, in lower case, between blanks, and ICD-9-CM
-        numbers that lost their leading zeros: see [`spelling.dotted`] for the rule. Chapters and blocks are read too.
+        numbers that lost their leading zeros: see [`~mera_hf.spelling_mera.dotted`] for the rule. Chapters and blocks are
+        read too.
 
         Args:
             raw (`str`): `"25023"`, `"250.23"`, `"38"`, `"v1582"`, `"e11.65"`, `"T81.4XXA"`, `"ICD9CM:250.23"`.

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from ..errors import InputError
-from .spelling import VERSIONS
+from ..spelling_mera import VERSIONS
 
 
 class UnknownCodeError(InputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -69,7 +70,10 @@ def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
             f"`model_name_or_path` {name_or_path!r} is a {config.model_type} model, neither a causal language model nor an "
             "encoder-decoder of text."
         )
-    model = MeraForDiagnosis.from_pretrained(name_or_path, config=MeraConfig(text_config=config), **kwargs)
+    folder = Path(name_or_path)
+    base = folder.resolve().name if folder.is_dir() else str(name_or_path)  # no path of this machine in a checkpoint
+    config = MeraConfig(text_config=config, base_model=base)
+    model = MeraForDiagnosis.from_pretrained(name_or_path, config=config, **kwargs)
     guard_quantised(model)
     return model
 

@@ -126,7 +126,7 @@ def export_plain(
 
     The folder appears whole or not at all: weights, tokenizer with the code tokens, generation config that ends at EOV,
     `prompt.json` and `prompt.py` (how a patient is written, without `mera_hf`), a card with the recipe of the prompt, and
-    `export.json` (what was left behind).
+    `export.json` (what was left behind, and whose patients are in the weights).
 
     Args:
         model (`MeraForDiagnosis`): with merged weights. What [`lost_in_export`] names is left behind.
@@ -156,7 +156,8 @@ def export_plain(
         tokenizer.save_pretrained(folder)
         shutil.copyfile(plain_prompt.__file__, folder / "prompt.py")
         _write_json(_recipe(encoder), folder / "prompt.json")
-        _write_json({"left_behind": lost, "measured": measured}, folder / EXPORT_FILE)
+        export = {"left_behind": lost, "measured": measured, "provenance": model.config.provenance}
+        _write_json(export, folder / EXPORT_FILE)
         (folder / "README.md").write_text(_card(encoder, lost, measured), encoding="utf-8")
 
 

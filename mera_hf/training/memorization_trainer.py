@@ -16,12 +16,12 @@ from ..data.memorizing import Pair, memorizing_pairs
 from ..errors import InputError
 from ..timeline_mera import check_code_tokens
 from .memorization_config import MemorizationTrainerConfig
-from .mera_trainer import CITATION, base_model
+from .mera_trainer import base_model
 from .own_rows import own_rows
 from .quantised import guard_quantised
 from .sampler_epoch import SamplerEpoch
 from .sharded import check_engine, is_sharded, keep_precision
-from .training_card import write_training_card
+from .training_card import CITATION, write_training_card
 
 
 class PairDataset(Dataset):
@@ -223,6 +223,7 @@ def exact_match(
     groups: bool = True,
     batch_size: int = 256,
     progress=None,
+    by_level: bool = False,
 ) -> dict[str, float]:
     """Share of questions whose greedily generated answer equals the expected one token by token, end included.
 
@@ -233,6 +234,8 @@ def exact_match(
         groups (`bool`, *optional*, defaults to `True`): whether to ask for the groups of the codes.
         batch_size (`int`, *optional*, defaults to 256): questions generated at a time.
         progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
+        by_level (`bool`, *optional*, defaults to `False`): whether each level of the groups is counted for itself, as
+            `code_to_chapter_seen`, in place of `code_to_group_seen`.
 
     Returns:
         `{"code_to_definition_seen": share, "code_to_definition_unseen": share, "definition_to_code_seen": ...}`: one wording
@@ -255,8 +258,9 @@ def exact_match(
         ]
     for kind, pairs, items in progress(batches) if progress is not None else batches:
         for pair, item, answer in zip(pairs, items, generate(model, tokenizer, items), strict=True):
-            asked[f"{pair.task}_{kind}"] += 1
-            hits[f"{pair.task}_{kind}"] += answer == item[1]
+            name = f"code_to_{pair.level}_{kind}" if by_level and pair.level else f"{pair.task}_{kind}"
+            asked[name] += 1
+            hits[name] += answer == item[1]
     model.train(training)
     return {name: hits[name] / asked[name] for name in sorted(asked)}
 

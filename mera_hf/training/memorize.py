@@ -7,16 +7,18 @@ import sys
 from tqdm import tqdm
 
 from .memorization_trainer import MemorizationTrainer, exact_match
+from .mera_trainer import base_model
 from .output_folder import OutputFolder
+from .provenance import trained_on
 from .sharded import whole_model
 from .stages import load_model, save_checkpoint, wrap_with_adapter
 
 
 def memorize(
-    training_args, model_args, mera_args, dataset, codes: list[str], output: OutputFolder
+    training_args, model_args, mera_args, dataset, codes: list[str], output: OutputFolder, report: dict | None = None
 ) -> dict[str, float] | None:
     """Train the stage and write its checkpoint with `memorization.json`; returns the exact match. Of several processes the
-    main one does all but training, and the others return `None`."""
+    main one does all but training, and the others return `None`. `report` is `prepare.json` of the dataset."""
     training_args.output_dir = str(output.checkpoints)
 
     def load():
@@ -31,6 +33,10 @@ def memorize(
     model = whole_model(trainer, lambda: load()[0])
     if model is None:
         return None
+    if model_args.model_name_or_path is None and mera_args.use_visit_text:
+        # The words of patients' texts are in the vocabulary that was made for the model
+        config = base_model(model).config
+        config.provenance = trained_on(config.provenance, report)
     metrics = exact_match(
         model,
         tokenizer,

@@ -1,6 +1,5 @@
 """Trains a model to rank the codes of the next visit (paper, stage 'rank')."""
 
-import textwrap
 from collections import defaultdict
 
 import torch
@@ -25,21 +24,10 @@ from .own_rows import own_rows
 from .quantised import guard_quantised
 from .sampler_epoch import SamplerEpoch
 from .sharded import check_engine, keep_precision
-from .training_card import write_training_card
+from .training_card import CITATION, write_training_card
 
 
 logger = logging.get_logger(__name__)
-
-CITATION = textwrap.dedent(
-    """\
-    @inproceedings{ma2025memorize,
-        title     = {Memorize and Rank: Elevating Large Language Models for Clinical Diagnosis Prediction},
-        author    = {Ma, Mingyu Derek and others},
-        booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
-        year      = {2025},
-        note      = {arXiv:2501.17326}
-    }"""
-)
 
 
 class MeraTrainer(_BaseTrainer):
@@ -115,6 +103,7 @@ class MeraTrainer(_BaseTrainer):
                 "each visit, `per_device_train_batch_size` patients at a time."
             )
         if train_dataset is not None:
+            base_model(model).config.provenance = None  # whose patients the rows are is for the caller to say
             train_dataset = TimelineDataset(
                 train_dataset,
                 self.encoder,

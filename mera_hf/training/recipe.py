@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from ..errors import InputError
+from ..shipped import find_checkpoint
 
 
 def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -> tuple:
@@ -21,11 +22,13 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
         the trainer's config, its `output_dir` `None` where nobody named one, `trl.ModelConfig` and [`MeraArguments`].
 
     Raises:
-        [`InputError`]: for a missing file, broken YAML, an unknown key (with the nearest known one) or a bad value.
+        [`InputError`]: for a missing file, broken YAML, an unknown key (with the nearest known one), a bad value, or a
+            tracker or quantisation whose package is not installed.
     """
     import difflib
 
     import yaml
+    from transformers.integrations import get_reporting_integration_callbacks
     from trl import ModelConfig, TrlParser
 
     from .arguments import MeraArguments
@@ -62,8 +65,15 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
         raise InputError(f"{rest[0]!r} belongs to no option; options look like `--learning-rate 1e-4`.")
     if "output_dir" not in named and keys.get("output_dir") is None:
         recipe[0].output_dir = None  # transformers would write to a folder of its own choice
+    if recipe[1].model_name_or_path is not None:
+        recipe[1].model_name_or_path = find_checkpoint(recipe[1].model_name_or_path)
     if (recipe[1].load_in_4bit or recipe[1].load_in_8bit) and importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(f"{path}: a quantised base needs bitsandbytes: pip install 'mera_hf[quant]'")
+    try:
+        for tracker in get_reporting_integration_callbacks(recipe[0].report_to):
+            tracker()  # raises if its package is not installed
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"`report_to` is {', '.join(recipe[0].report_to)}: {error}") from error
     if recipe[0].push_to_hub:
         raise InputError("`push_to_hub` is true, but nothing is uploaded while a model trains; set it to false.")
     return tuple(recipe)

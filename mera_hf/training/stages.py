@@ -13,6 +13,7 @@ from .arguments import CANDIDATES, MeraArguments
 from .code_tokens import add_code_tokens, configure, load_base, peft_config, shuffle_code_rows
 from .from_scratch import from_scratch
 from .merge_adapter import load_adapter, merged, save_adapter
+from .provenance import NO_PATIENTS
 
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def load_model(
         configure(model, **mera_args.config_fields())
     else:
         add_code_tokens(model, tokenizer, codes, mera_args.initialise, mera_args.encoder, **mera_args.config_fields())
+        model.config.provenance = dict(NO_PATIENTS)
         if mera_args.shuffle_rows:
             shuffle_code_rows(model, seed)
     return model, tokenizer

@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     from trl.trainer.base_trainer import _BaseTrainer
 
 
+CITATION = """\
+@inproceedings{ma2025memorize,
+    title     = {Memorize and Rank: Elevating Large Language Models for Clinical Diagnosis Prediction},
+    author    = {Ma, Mingyu Derek and others},
+    booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+    year      = {2025},
+    note      = {arXiv:2501.17326}
+}"""
+
 CARD = """\
 ---
 library_name: mera_hf

@@ -62,3 +62,25 @@ def test_a_folder_that_holds_no_demo_is_kept(tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
     run = mera("demo", "--output-dir", tmp_path, "--overwrite")
     assert run.status == 2 and "holds no demo" in run.err and (tmp_path / "letter.txt").read_text() == "mine"
+
+
+def test_the_quick_demo_trains_nothing(short, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = mera("demo", "--quick", "--output-dir", "quick")
+    assert run.status == 0, run.err
+    assert short == [], "nothing reached for the network"
+    folder = tmp_path / "quick"
+    assert {path.name for path in folder.iterdir()} == {"dataset", "metrics.json", "table.md", "report.html", "plots"}
+    assert set(read_metrics(folder / "metrics.json")["rankers"]) == {"mera", *demo.QUICK_REFERENCES}
+    for words in ("1. Predict", "What moved these ranks", "2. Prepare", "3. Evaluate", "everything is in quick"):
+        assert words in run.out
+    suggested = next(line for line in run.out.splitlines() if line.strip().startswith("mera predict"))
+    assert suggested.strip() == 'mera predict mera-tiny-diabetes130 --visits "428 250.00; 584 428" --sex F --age 72'
+
+    again = mera("demo", "--quick", "--output-dir", "quick")
+    assert again.status == 2 and "add `--overwrite`" in again.err
+
+
+def test_the_quick_demo_has_no_seed(tmp_path):
+    run = mera("demo", "--quick", "--seed", "1", "--output-dir", tmp_path / "x")
+    assert run.status == 2 and "`--quick` trains nothing" in run.err and not (tmp_path / "x").exists()

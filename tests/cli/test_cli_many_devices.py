@@ -33,6 +33,9 @@ def assert_same_checkpoint(ours: Path, theirs: Path) -> None:
     for name in (config.keys() | wanted.keys()) - {"use_cache"}:  # which the Trainer sets while it trains
         if name in ("calibration", "eov_value") and wanted[name] is not None:
             assert config[name] == pytest.approx(wanted[name], rel=1e-2, abs=1e-2)
+        elif name == "conformal" and wanted[name] is not None:
+            for kind in ("codes", "visits"):
+                assert config[name][kind] == pytest.approx(wanted[name][kind], rel=1e-2)
         else:
             assert config[name] == wanted[name], name
 

@@ -8,6 +8,7 @@ from command import RECIPES, TINY, memorize, mera, succeed, train
 from transformers import AutoModel, AutoTokenizer
 
 from mera_hf.data.prepare import load_codes, load_prepared, read_report
+from mera_hf.data.splits import split_hash
 from mera_hf.evaluation.findings import findings
 from mera_hf.evaluation.results import read_metrics
 
@@ -76,6 +77,8 @@ def test_evaluate_writes_a_valid_report(work, source, tmp_path, monkeypatch):
     assert metrics["dataset"]["name"] == source
     assert metrics["dataset"]["patients"] == read_report(folder / "dataset")["splits"]["test"]["patients"] >= 3
     assert metrics["dataset"]["split"] == "test" and metrics["protocol"]["candidates"] == "cohort"
+    test_patients = load_prepared(folder / "dataset")["test"]["patient_id"]
+    assert metrics["dataset"]["split_sha256"] == split_hash(test_patients)
     assert metrics["run"]["recipe"] == "tiny-cpu/train" and metrics["run"]["seed"] == 0
     assert {"mera", "prevalence", "copy_history"} <= set(metrics["rankers"])
     told = {"shuffled_history", "shuffled_profile"}
@@ -85,6 +88,7 @@ def test_evaluate_writes_a_valid_report(work, source, tmp_path, monkeypatch):
     memorized = json.loads((folder / "memorized" / "memorization.json").read_text())
     training = json.loads((folder / "model" / "training.json").read_text())
     assert training["memorization"] == memorized
+    assert training["hardware"]["device"]
     assert metrics["findings"] == findings(metrics, training, memorized, read_config(folder)["rerank_depth"])
     for finding in metrics["findings"]:
         assert finding["says"] in run.out and finding["knob"] in run.out

@@ -26,6 +26,7 @@ def test_any_causal_language_model_becomes_a_ranker(family, base_folder, tmp_pat
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
 
     model, tokenizer = load(folder)
+    assert model.config.base_model == folder.name, "the name of its base, and no path"
     words = len(tokenizer)
     ids = torch.tensor([[1, 9, 17, 25, 8]])
     mask = torch.ones_like(ids)

@@ -92,7 +92,7 @@ def test_the_prompt_is_the_timeline(tmp_path, fields):
 
 
 def test_the_card_runs_and_says_how_a_prompt_is_written(tmp_path):
-    model, tokenizer = tiny_mera("llama", head=False)
+    model, tokenizer = tiny_mera("llama", head=False, provenance={"source": "diabetes130", "credentialed": False})
     export_plain(model, tokenizer, tmp_path / "plain")
     card = (tmp_path / "plain" / "README.md").read_text()
     (block,) = (part.split("```")[0] for part in card.split("```python\n")[1:])
@@ -111,7 +111,8 @@ def test_the_card_runs_and_says_how_a_prompt_is_written(tmp_path):
         assert words in card
     assert "a plain language model has no place" not in card and "by worth" not in card
     assert GenerationConfig.from_pretrained(tmp_path / "plain").eos_token_id == config.eov_token_id
-    assert json.loads((tmp_path / "plain" / "export.json").read_text()) == {"left_behind": [], "measured": None}
+    export = json.loads((tmp_path / "plain" / "export.json").read_text())
+    assert export == {"left_behind": [], "measured": None, "provenance": model.config.provenance}
 
 
 def test_what_a_plain_model_has_no_place_for():

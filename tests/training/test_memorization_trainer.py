@@ -5,7 +5,7 @@ import torch
 from tiny import CODES, tiny_mera
 from transformers import set_seed
 
-from mera_hf.data.memorizing import memorizing_pairs
+from mera_hf.data.memorizing import LEVEL_WORDS, memorizing_pairs
 from mera_hf.errors import InputError
 from mera_hf.training import memorization_trainer
 from mera_hf.training.from_scratch import word_tokenizer
@@ -113,7 +113,7 @@ def test_codes_are_memorized_in_both_directions(family, tmp_path):
     assert not trainer.model.ranking_head.is_trained  # nothing is ranked yet
 
 
-def loop_exact_match(model, tokenizer, codes, groups) -> dict:
+def loop_exact_match(model, tokenizer, codes, groups, by_level=False) -> dict:
     """One question at a time, greedy, one token at a time, over the whole sequence."""
     hits, asked = {}, {}
     pairs = [("seen", pair) for pair in memorizing_pairs(codes, groups=groups) if pair.wording == 0]
@@ -124,7 +124,8 @@ def loop_exact_match(model, tokenizer, codes, groups) -> dict:
         said = []
         while len(said) < len(wanted) and (not said or said[-1] != tokenizer.eos_token_id):
             said.append(int(next_words(model, ids, said)[-1].argmax()))
-        name = f"{pair.task}_{kind}"
+        level = next((level for level, words in LEVEL_WORDS.items() if f" {words} " in pair.question), None)
+        name = f"code_to_{level}_{kind}" if by_level and pair.task == "code_to_group" else f"{pair.task}_{kind}"
         asked[name] = asked.get(name, 0) + 1
         hits[name] = hits.get(name, 0) + (said == wanted)
     return {name: hits[name] / asked[name] for name in asked}
@@ -142,6 +143,9 @@ def test_exact_match_is_that_of_a_loop_over_questions(family, steps, tmp_path):
     assert len(wanted) == 6 and 0 < sum(wanted.values()) < 6, wanted
     for batch_size in (256, 3, 1):
         assert exact_match(trained, tokenizer, FEW[:4], batch_size=batch_size) == wanted
+    levels = loop_exact_match(trained, tokenizer, FEW[:4], True, by_level=True)
+    assert {"code_to_chapter_seen", "code_to_category_unseen"} < set(levels)
+    assert exact_match(trained, tokenizer, FEW[:4], by_level=True) == levels
     without = {name: value for name, value in wanted.items() if "group" not in name}
     assert exact_match(trained, tokenizer, FEW[:4], groups=False) == without
 

@@ -29,7 +29,7 @@ ORIGIN = Origin(
     title="Diabetes 130-US Hospitals for Years 1999-2008",
     homepage="https://doi.org/10.24432/C5230J",
     license="cc-by-4.0",
-    license_name=None,
+    license_name="CC BY 4.0",
     terms="Creative Commons Attribution 4.0. De-identified at the source; do not try to identify anybody.",
     citation=(
         'Strack B, DeShazo JP, Gennings C, et al. "Impact of HbA1c Measurement on Hospital Readmission Rates: '

@@ -42,18 +42,20 @@ ORIGIN = Origin(
         "Data 2016;3:160035. doi:10.1038/sdata.2016.35. Data: PhysioNet, doi:10.13026/C2XW26."
     ),
     credentialed=True,
+    agreement="PhysioNet Credentialed Health Data License 1.5.0",
 )
 DEMO = dataclasses.replace(
     ORIGIN,
     title="MIMIC-III Clinical Database Demo v1.4",
     homepage="https://physionet.org/content/mimiciii-demo/1.4/",
     license="odbl",
-    license_name=None,
+    license_name="Open Database License 1.0",
     terms=(
         "Open Database License 1.0. The demo's patients are part of the full MIMIC-III: never test on them what was "
         "trained on the full set."
     ),
     credentialed=False,
+    agreement=None,
 )
 
 # MIMIC-III moves the birth of everybody older than 89 to 300 years before the first admission; the median age of these

@@ -41,18 +41,20 @@ ORIGIN = Origin(
         "Scientific Data 2023;10:1. doi:10.1038/s41597-022-01899-x. Data: PhysioNet, cite the version you downloaded."
     ),
     credentialed=True,
+    agreement="PhysioNet Credentialed Health Data License 1.5.0",
 )
 DEMO = dataclasses.replace(
     ORIGIN,
     title="MIMIC-IV Clinical Database Demo v2.2",
     homepage="https://physionet.org/content/mimic-iv-demo/2.2/",
     license="odbl",
-    license_name=None,
+    license_name="Open Database License 1.0",
     terms=(
         "Open Database License 1.0. The demo's patients are part of the full MIMIC-IV: never test on them what was "
         "trained on the full set."
     ),
     credentialed=False,
+    agreement=None,
 )
 
 # Ages over 89 are all 91 in MIMIC-IV.

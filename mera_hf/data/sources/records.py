@@ -19,10 +19,11 @@ class Origin:
         title (`str`): name of the data.
         homepage (`str` or `None`): where to get them.
         license (`str`): licence as the Hugging Face Hub names it; `"other"` where it has no name for it.
-        license_name (`str` or `None`): the licence's own name, where `license` is `"other"`.
+        license_name (`str` or `None`): the licence's own name, where people do not call it by `license`.
         terms (`str`): the terms in a sentence or two, privacy included.
         citation (`str`): what to cite.
         credentialed (`bool`): whether the data, and what is made of them, may not be shared.
+        agreement (`str` or `None`): the agreement under which credentialed data are handed out, if it is known.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Origin:
     terms: str
     citation: str
     credentialed: bool = False
+    agreement: str | None = None
 
 
 @dataclass

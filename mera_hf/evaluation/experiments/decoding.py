@@ -5,125 +5,104 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from tqdm import tqdm
+
 from mera_hf.data.samples import Sample
+from mera_hf.evaluation.experiments.runs import Run
 from mera_hf.evaluation.model_ranking import model_patients
+from mera_hf.modeling_mera import FORWARD_INPUTS
 from mera_hf.timeline_mera import Patient, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
 
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
-    from mera_hf.evaluation.experiments.runs import Run
     from mera_hf.modeling_mera import MeraForDiagnosis
+
+MOST = 20  # codes that are named
 
 
 def decode_greedily(
     model: MeraForDiagnosis,
     tokenizer: PreTrainedTokenizerBase,
     samples: Sequence[Sample],
-    most: int = 20,
-    stop_at_eov: bool = True,
-    batch_size: int = 256,
+    most: int = MOST,
+    batch_size: int = 64,
     progress=None,
-) -> list[list[int]]:
-    """Name the codes of the next visit one by one: always the likeliest code that was not named, until EOV is likelier.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Name the codes of the next visit one by one: always the likeliest code that was not named, behind those that were.
 
     Args:
         model (`MeraForDiagnosis`): a trained model.
         tokenizer (`PreTrainedTokenizerBase`): of the model.
         samples (`Sequence[Sample]`): code indices are those of the model.
-        most (`int`, defaults to 20): codes to name at most.
-        stop_at_eov (`bool`, defaults to `True`): whether EOV ends the list; else `most` codes are named.
-        batch_size (`int`, defaults to 256): patients in a forward pass.
+        most (`int`, defaults to 20): codes to name; all of the model's where it has fewer.
+        batch_size (`int`, defaults to 64): patients in a forward pass.
         progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
 
     Returns:
-        `list[list[int]]`: code indices in the order in which they were named.
+        codes in the order in which they were named, int32 of shape (samples, most), and how many of them were named before
+        EOV was likelier than the next one, of shape (samples,): with EOV, the list would have ended there.
     """
-    import torch
-
     encoder = TimelineEncoder(model.config, tokenizer)
     patients = [encoder.read(patient) for patient in model_patients(samples, model.config.codes)]
     lengths = [sum(map(len, patient.visits)) for patient in patients]
     batches = batches_by_length(range(len(patients)), lengths, batch_size)
+    most = min(most, model.config.num_codes)
     named: list[list[int]] = [[] for _ in patients]
+    ends = np.full(len(patients), most)
     training = model.training
     model.eval()
-    with torch.no_grad():
-        for rows in progress(batches) if progress is not None else batches:
-            going = list(rows)
-            for _ in range(min(most, model.config.num_codes)):
-                following = _next_codes(
-                    model, encoder, tokenizer, [(patients[row], named[row]) for row in going], stop_at_eov
-                )
-                for row, code in zip(going, following, strict=True):
-                    if code < model.config.num_codes:
-                        named[row].append(code)
-                going = [row for row, code in zip(going, following, strict=True) if code < model.config.num_codes]
-                if not going:
-                    break
+    for rows in progress(batches) if progress is not None else batches:
+        for count in range(most):
+            going = [(patients[row], named[row]) for row in rows]
+            following, ended = _next_codes(model, encoder, tokenizer, going)
+            for row, code, end in zip(rows, following, ended, strict=True):
+                named[row].append(code)
+                if end:
+                    ends[row] = min(ends[row], count)
     model.train(training)
-    return named
+    return np.array(named, dtype=np.int32), ends
 
 
-def _next_codes(model, encoder, tokenizer, rows: list[tuple[Patient, list[int]]], stop_at_eov: bool) -> list[int]:
-    """The likeliest next code behind those that were named, for each row; the number of codes stands for EOV."""
-    import torch
-
-    from mera_hf.modeling_mera import FORWARD_INPUTS
-
+@torch.no_grad()
+def _next_codes(model, encoder, tokenizer, rows: list[tuple[Patient, list[int]]]) -> tuple[list[int], list[bool]]:
+    """The likeliest code behind those that were named, for each row, and whether EOV is likelier."""
     timelines = [
         encoder.encode(Patient(patient.head, [*patient.visits, named], [*patient.tails, []]), len(patient.visits))
         for patient, named in rows
     ]
     pad, start = tokenizer.pad_token_id or 0, model.config.decoder_start_token_id
     batch = collate_timelines(timelines, pad) if start is None else collate_pairs(timelines, pad, start)
-    output = model(**{name: tensor.to(model.device) for name, tensor in batch.items() if name in FORWARD_INPUTS})
     last = torch.tensor([len(named) + 1 for _, named in rows]).cumsum(0) - 1  # the decision behind all that were named
-    logits = torch.cat([output.code_logits, output.eov_logits[:, None]], 1)[
-        last.to(model.device)
-    ].float()  # (B, C + 1)
+    batch |= {name: batch[name][last] for name in ("decision_index", "decision_visit")}
+    output = model(**{name: tensor.to(model.device) for name, tensor in batch.items() if name in FORWARD_INPUTS})
+    logits = output.code_logits.float()  # (B, C)
     for row, (_, named) in enumerate(rows):
         logits[row, named] = -torch.inf
-    if not stop_at_eov:
-        logits[:, -1] = -torch.inf
-    return logits.argmax(-1).tolist()
+    best, code = logits.max(-1)
+    return code.tolist(), (output.eov_logits.float() > best).tolist()
 
 
-def as_ranking(lists: Sequence[Sequence[int]], n_codes: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of codes as a ranking and its set sizes. Behind the end of a list stand places that no code takes: indices from
-    `n_codes` on, which nobody has.
-
-    Returns:
-        order of shape (patients, width), int32, and set sizes of shape (patients,).
-    """
-    import numpy as np
-
-    order = np.tile(np.arange(n_codes, n_codes + width, dtype=np.int32), (len(lists), 1))
-    for row, codes in enumerate(lists):
-        order[row, : len(codes)] = codes
-    return order, np.array([len(codes) for codes in lists])
+def as_ranking(named: np.ndarray, ends: np.ndarray, n_codes: int, width: int) -> np.ndarray:
+    """The first `ends` of the codes that were named, as a ranking of shape (patients, width), int32. Behind them stand places
+    that no code takes: indices from `n_codes` on, which nobody has."""
+    order = np.tile(np.arange(n_codes, n_codes + width, dtype=np.int32), (len(named), 1))
+    inside = np.arange(named.shape[1]) < ends[:, None]  # (patients, most)
+    order[:, : named.shape[1]][inside] = named[inside]
+    return order
 
 
-def decoded_lists(run: Run, samples: Sequence[Sample], stop_at_eov: bool) -> list[list[int]]:
-    """The lists of a run's checkpoint on the test patients, at most 20 codes; kept beside its rankings."""
-    import json
+def decoded(run: Run, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+    """[`decode_greedily`] by a run's checkpoint on the test patients, kept beside the run."""
 
-    from tqdm import tqdm
-    from transformers import AutoModel, AutoTokenizer
+    def measure() -> dict[str, np.ndarray]:
+        named, ends = decode_greedily(
+            *run.open(), samples, progress=lambda batches: tqdm(batches, f"decoding, {run.folder.name}", unit="batch")
+        )
+        return {"named": named, "ends": ends}
 
-    import mera_hf  # noqa: F401  registers the model
-    from mera_hf.evaluation.results import write_text
-
-    path = run.folder / f"decoded-{'eov' if stop_at_eov else '20'}.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    model = AutoModel.from_pretrained(run.folder / "model").eval()
-    tokenizer = AutoTokenizer.from_pretrained(run.folder / "model")
-    title = f"decoding, {run.folder.name}"
-    lists = decode_greedily(
-        model, tokenizer, samples, stop_at_eov=stop_at_eov, progress=lambda each: tqdm(each, desc=title, unit="batch")
-    )
-    write_text(json.dumps(lists) + "\n", path)
-    return lists
+    arrays = run.kept("decoded", measure)
+    return arrays["named"], arrays["ends"]

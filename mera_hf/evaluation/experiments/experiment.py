@@ -1,30 +1,51 @@
-"""An experiment from its plan to its tables: runs, paired differences over patients, and what they say in one sentence."""
+"""An experiment from its plan to its figures: runs, paired differences over patients, and what they say in short."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
 
 from mera_hf.data.prepare import load_codes, load_prepared, read_report
-from mera_hf.data.samples import prediction_samples
+from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.errors import InputError
-from mera_hf.evaluation.experiments.runs import Run, Setting, arguments_of, finish_runs
-from mera_hf.evaluation.experiments.variants import NAMES, RECIPE, Plan, Variant, plan
+from mera_hf.evaluation.experiments.decoding import MOST, as_ranking, decoded
+from mera_hf.evaluation.experiments.eov import decided, eov_knowledge
+from mera_hf.evaluation.experiments.runs import Run, Setting, arguments_of, finish_memorizing, finish_runs
+from mera_hf.evaluation.experiments.variants import RECIPE, Plan, Variant, plan
+from mera_hf.evaluation.experiments.words import OWN_CUT, conclusion
 from mera_hf.evaluation.metrics import KS
-from mera_hf.evaluation.paired import compare
-from mera_hf.evaluation.results import COLUMNS, format_figure, spread
+from mera_hf.evaluation.ontology import ontology_analysis
+from mera_hf.evaluation.paired import compare, holm
+from mera_hf.evaluation.results import COLUMNS, spread
 from mera_hf.evaluation.tally import Tally, tally_ranking
+from mera_hf.training.recipe import recipe_name
 
 
-if TYPE_CHECKING:
-    from mera_hf.data.samples import Sample
+FEWEST_CODES = 20  # of recall@20
 
-FIGURES = tuple(COLUMNS)
-NO_DIFFERENCE = (
-    0.005  # half a point: a smaller difference is called none even where it is sure (this project's choice)
-)
+
+@dataclass(frozen=True)
+class Ranked:
+    """A row of an experiment before it is compared: one ranking of the test patients for each seed.
+
+    Attributes:
+        title (`str`): in tables.
+        tallies (`list[Tally]`): of the rankings.
+        against (`str`, *optional*): name of the row that it is compared with.
+        options (`tuple[str, ...]`): what changes the recipe.
+        runs (`list[Run]`, *optional*): where the ranking is a training's own.
+    """
+
+    title: str
+    tallies: list[Tally]
+    against: str | None
+    options: tuple[str, ...] = ()
+    runs: list[Run] | None = None
 
 
 def run_experiment(name: str, setting: Setting, seeds: Sequence[int] = (0, 1, 2), jobs: int = 1) -> dict:
@@ -37,32 +58,51 @@ def run_experiment(name: str, setting: Setting, seeds: Sequence[int] = (0, 1, 2)
         jobs (`int`, defaults to 1): runs at a time.
 
     Returns:
-        `dict`: `experiment`, `question`, `paper`, `dataset`, `recipe`, `overrides`, `seeds`, `metrics`, `rows` and `says`, all in
-        short; and under the experiment's own name what it measures beyond. A row is a variant: `name`, `title`, `options`,
-        `seconds`, `validation`, `test` and `test_at_eov` (metric to `{"mean", "std", "values"}`, or a number with one seed),
-        `against` and `differences` (as [`compare`] gives, on test), and `says`.
+        `dict`: `experiment`, `question`, `paper`, `dataset`, `recipe`, `overrides`, `seeds`, `metrics` (what it is judged by),
+        `rows`, `says` (all in short), and under the experiment's own name what it measures beyond. A row is a variant, or
+        another use of a variant's checkpoints: `name`, `title`, `options`, `seconds`, `validation` and `test` (metric to
+        `{"mean", "std", "values"}`, or a number with one seed). What is compared with another row has `against` and `same`,
+        whether the two are one training; if not, `differences` on test as [`compare`] gives them, with `by_seed`, and
+        with `p_holm` for the experiment's metrics alone, corrected for all of its rows.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: for an unknown experiment, fewer than one seed, a dataset without test or validation
-            patients, or runs made with other settings.
+        [`~mera_hf.errors.InputError`]: for an unknown experiment, no seed or one twice, a dataset with fewer than 20 codes or
+            without patients to validate and test on, a recipe that starts from a memorized checkpoint, or runs made with
+            other settings.
     """
-    if name not in NAMES:
-        raise InputError(f"{name!r} is no experiment; choose one of {', '.join(NAMES)}.")
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"`--seeds` is {list(seeds)}; give one seed or more, each once.")
     codes = [row["code"] for row in load_codes(setting.dataset)]
     dataset, description = load_prepared(setting.dataset), read_report(setting.dataset)
-    _, _, mera_args = arguments_of(setting, Variant(RECIPE, ""), seeds[0])
-    planned = plan(name, codes, mera_args.encoder)
+    if len(codes) < FEWEST_CODES:
+        raise InputError(
+            f"the dataset has {len(codes)} codes; experiments are judged by recall@20, which needs {FEWEST_CODES}."
+        )
+    for split in ("validation", "test"):
+        if not prediction_samples(dataset[split], codes):
+            raise InputError(
+                f"the split {split!r} of {setting.dataset} has no patient with two visits; prepare more patients."
+            )
+    _, model_args, mera_args = arguments_of(setting, Variant(RECIPE, ""), seeds[0])
+    planned = plan(name, codes, mera_args.encoder, model_args.use_peft)
+    start = model_args.model_name_or_path
+    if start and Path(start, "memorization.json").is_file() and any(each.memorized for each in planned.variants):
+        raise InputError(
+            f"`model_name_or_path` is {start}, which has memorized already; name its base model, so that memorizing can be "
+            "compared with not memorizing."
+        )
     runs = finish_runs(setting, planned.variants, seeds, jobs)
 
     candidates = _candidates(runs[planned.variants[0].name][0])
-    samples = prediction_samples(dataset["test"], candidates, "last")
-    tallies = {
-        variant.name: [_tally(*run.ranking(), samples, len(candidates)) for run in runs[variant.name]]
-        for variant in planned.variants
+    samples = prediction_samples(dataset["test"], candidates)
+    ranked = {
+        variant.name: _ranked(variant, planned, runs, samples)
+        for variant in tqdm(planned.variants, desc="measuring", unit="variant")
     }
-    rows = [_row(variant, planned, runs, tallies) for variant in planned.variants]
+    if name == "eov":
+        ranked |= _at_own_cut(ranked, samples)
+    if name == "ablation":
+        ranked |= _one_by_one(runs[RECIPE], samples, len(candidates))
     result = {
         "experiment": name,
         "question": planned.question,
@@ -73,145 +113,112 @@ def run_experiment(name: str, setting: Setting, seeds: Sequence[int] = (0, 1, 2)
             "patients": len(samples),
             "codes": len(codes),
         },
-        "recipe": Path(setting.recipe).parent.name + "/" + Path(setting.recipe).stem,
+        "recipe": recipe_name(setting.recipe),
         "overrides": list(setting.overrides),
         "seeds": list(seeds),
         "metrics": list(planned.metrics),
-        "rows": rows,
+        "rows": _rows(ranked, planned.metrics),
     }
-    extra = _EXTRAS.get(name)
-    if extra is not None:
-        result[name] = extra(setting, planned, runs, samples, tallies, seeds)
+    if name == "memorization":
+        asked = finish_memorizing(setting, seeds, jobs)
+        result[name] = {
+            when: {question: _over_seeds([each[when][question] for each in asked]) for question in asked[0][when]}
+            for when in asked[0]
+        }
+    if name == "eov":
+        result[name] = eov_knowledge(runs[RECIPE], samples, candidates)
+    if name == "ontology":
+        # The rows of a model that was not told the tree
+        model, _ = runs["levels_none"][0].open()
+        result[name] = ontology_analysis(setting.dataset, model, encoder=mera_args.encoder)
     result["says"] = conclusion(result)
     return result
 
 
 def _candidates(run: Run) -> list[str]:
     """The codes that the runs rank."""
-    config = json.loads((run.folder / "model" / "config.json").read_text())
-    return [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
+    labels = json.loads((run.folder / "model" / "config.json").read_text())["id2label"]
+    return [labels[str(index)] for index in range(len(labels))]
 
 
-def _tally(order, set_sizes, samples: Sequence[Sample], n_codes: int) -> Tally:
-    return tally_ranking(order, set_sizes, samples, [k for k in KS if k <= n_codes])
+def _tally(order: np.ndarray, set_sizes: np.ndarray, samples: Sequence[Sample]) -> Tally:
+    return tally_ranking(order, set_sizes, samples, [k for k in KS if k <= order.shape[1]])
 
 
-def _spread(values: list[float]) -> dict | float:
+def _over_seeds(values: list[float]) -> dict | float:
     return spread(values) if len(values) > 1 else values[0]
 
 
-def _row(variant: Variant, planned: Plan, runs: dict[str, list[Run]], tallies: dict[str, list[Tally]]) -> dict:
-    results = [run.result for run in runs[variant.name]]
+def _ranked(variant: Variant, planned: Plan, runs: dict[str, list[Run]], samples: Sequence[Sample]) -> Ranked:
     against = variant.against if variant.against in runs else planned.variants[0].name
-    row = {
-        "name": variant.name,
-        "title": variant.title,
-        "options": list(variant.overrides) + (["starts from the memorized checkpoint"] if variant.memorized else []),
-        "seconds": _spread([result["seconds"] for result in results]),
+    return Ranked(
+        variant.title,
+        [_tally(*run.ranking(), samples) for run in runs[variant.name]],
+        against if against != variant.name else None,
+        variant.overrides,
+        runs[variant.name],
+    )
+
+
+def _at_own_cut(ranked: dict[str, Ranked], samples: Sequence[Sample]) -> dict[str, Ranked]:
+    """The same trainings with the set cut at EOV's own logit, where nothing that was fitted later can make up for its loss."""
+    rows = {}
+    for name, row in ranked.items():
+        if row.against and row.runs[0].folder == ranked[row.against].runs[0].folder:
+            continue  # the recipe itself
+        arrays = [decided(run, samples) for run in tqdm(row.runs, desc=f"EOV of {row.title}", unit="run")]
+        tallies = [_tally(each["order"], each["above_eov"], samples) for each in arrays]
+        against = RECIPE if row.against is None else f"{row.against}{OWN_CUT}"
+        rows[f"{name}{OWN_CUT}"] = Ranked(f"{row.title}, EOV's own cut", tallies, against)
+    return rows
+
+
+def _one_by_one(runs: Sequence[Run], samples: Sequence[Sample], n_codes: int) -> dict[str, Ranked]:
+    """The recipe's trainings, naming the codes one by one: until EOV; and 20 codes, of which as many are the set as the
+    ranking has in its own."""
+    width = max(max(KS), *(len(sample.target) for sample in samples))
+    until, twenty = [], []
+    for run in runs:
+        named, ends = decoded(run, samples)
+        most = named.shape[1]
+        until.append(_tally(as_ranking(named, ends, n_codes, width), ends, samples))
+        sizes = np.minimum(run.ranking()[1], most)
+        twenty.append(_tally(as_ranking(named, np.full_like(ends, most), n_codes, width), sizes, samples))
+    return {
+        "decoded": Ranked("one by one, until EOV", until, RECIPE),
+        "decoded_20": Ranked(f"one by one, {MOST} codes", twenty, RECIPE),
     }
-    for split in ("validation", "test", "test_at_eov"):
-        names = [metric for metric in FIGURES if all(metric in result[split] for result in results)]
-        row[split] = {metric: _spread([result[split][metric] for result in results]) for metric in names}
-    if variant.name != against and runs[variant.name][0].folder != runs[against][0].folder:
-        row["against"] = against
-        row["differences"] = compare(tallies[variant.name], tallies[against])
-        row["says"] = [verdict(row, metric) for metric in planned.metrics if _difference(row, metric)]
-    return row
 
 
-def _difference(row: dict, metric: str) -> dict | None:
-    return next((entry for entry in row.get("differences", ()) if entry["metric"] == metric), None)
-
-
-def verdict(row: dict, metric: str) -> str:
-    """What a paired difference says, in words: a gain, a cost, none, or too few patients to say."""
-    entry = _difference(row, metric)
-    low, high = entry["interval"]
-    points = f"{100 * entry['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    if max(abs(low), abs(high)) < NO_DIFFERENCE:
-        word = "no difference"
-    elif low <= 0 <= high:
-        word = "no difference that these patients could show"
-    elif abs(entry["difference"]) < NO_DIFFERENCE:
-        word = "hardly a difference"
-    else:
-        word = "better" if low > 0 else "worse"
-    return f"{COLUMNS.get(metric, metric)} {points}: {word}"
-
-
-def conclusion(result: dict) -> str:
-    """The experiment in short, from its figures alone."""
-    titles = {row["name"]: row["title"] for row in result["rows"]}
-    parts = []
-    for row in result["rows"]:
-        if "against" in row:
-            parts.append(f"{row['title']}, against {titles[row['against']]}: {'; '.join(row['says'])}.")
-        elif row is not result["rows"][0]:
-            parts.append(f"{row['title']}: that is {titles[result['rows'][0]['name']]}.")
-    return " ".join(part[0].upper() + part[1:] for part in parts)
-
-
-def _memorization(setting: Setting, planned: Plan, runs: dict, samples, tallies, seeds: Sequence[int]) -> dict:
-    """Exact match of each question, by level, after memorizing."""
-    figures = [
-        json.loads((setting.folder / "runs" / f"memorizing-{seed}" / "memorization.json").read_text())
-        for seed in seeds
-    ]
-    return {"exact_match": {name: _spread([each[name] for each in figures]) for name in figures[0]}}
-
-
-def _eov(setting: Setting, planned: Plan, runs: dict, samples, tallies, seeds: Sequence[int]) -> dict:
-    """What the EOV of the recipe's runs knows of the size of a visit and of severity, see `severity.py`."""
-    from mera_hf.evaluation.experiments.eov import eov_knowledge
-
-    return eov_knowledge(runs[RECIPE], samples)
-
-
-def _ablation(setting: Setting, planned: Plan, runs: dict, samples, tallies, seeds: Sequence[int]) -> dict:
-    """Ranking against naming the codes one by one, by the same models."""
-    from mera_hf.evaluation.experiments.decoding import as_ranking, decoded_lists
-
-    n_codes = len(_candidates(runs[RECIPE][0]))
+def _rows(ranked: dict[str, Ranked], metrics: Sequence[str]) -> list[dict]:
+    """The figures of all rows and their differences, see [`run_experiment`]."""
     rows = []
-    for name, title, stop in (
-        ("decoded", "autoregressive decoding until EOV", True),
-        ("decoded_20", "20 codes named one by one", False),
-    ):
-        lists = [decoded_lists(run, samples, stop) for run in runs[RECIPE]]
-        width = max(max(KS), *(len(sample.target) for sample in samples))
-        decoded = [_tally(*as_ranking(each, n_codes, width), samples, n_codes) for each in lists]
-        figures = [tally.measure() for tally in decoded]
-        row = {
-            "name": name,
-            "title": title,
-            "options": [],
-            "seconds": None,
-            "test": {
-                metric: _spread([each[metric] for each in figures]) for metric in FIGURES if metric in figures[0]
-            },
-            "against": RECIPE,
-            "differences": compare(decoded, tallies[RECIPE]),
-        }
-        row["says"] = [verdict(row, metric) for metric in planned.metrics]
-        rows.append(row)
-    return {"decoding": rows}
-
-
-def _ontology(setting: Setting, planned: Plan, runs: dict, samples, tallies, seeds: Sequence[int]) -> dict:
-    """The tree against co-occurrence and against the rows that the first run without a hierarchy learned."""
-    from transformers import AutoModel
-
-    import mera_hf  # noqa: F401  registers the model
-    from mera_hf.evaluation.ontology import ontology_analysis
-
-    _, _, mera_args = arguments_of(setting, Variant(RECIPE, ""), seeds[0])
-    model = AutoModel.from_pretrained(runs["levels_none"][0].folder / "model").eval()
-    return ontology_analysis(setting.dataset, model, encoder=mera_args.encoder)
-
-
-_EXTRAS = {"memorization": _memorization, "eov": _eov, "ablation": _ablation, "ontology": _ontology}
-
-
-def figure_text(metric: str, value) -> str:
-    """A figure of a row for a table."""
-    return format_figure(metric, value) if value is not None else ""
+    for name, row in tqdm(ranked.items(), desc="paired differences", unit="row"):
+        figures = {"test": [tally.measure() for tally in row.tallies]}
+        results = [run.result for run in row.runs or ()]
+        figures["validation"] = [result["validation"] for result in results]
+        entry = {"name": name, "title": row.title, "options": list(row.options)}
+        entry["seconds"] = _over_seeds([result["seconds"] for result in results]) if results else None
+        for split in ("validation", "test"):
+            shown = [metric for metric in COLUMNS if all(metric in run for run in figures[split])]
+            entry[split] = {m: _over_seeds([run[m] for run in figures[split]]) for m in shown if figures[split]}
+        if row.against is not None:
+            other = ranked[row.against]
+            entry["against"] = row.against
+            entry["same"] = bool(row.runs and other.runs) and row.runs[0].folder == other.runs[0].folder
+            if not entry["same"]:
+                entry["differences"] = compare(row.tallies, other.tallies)
+                theirs = [tally.measure() for tally in other.tallies]
+                for each in entry["differences"]:
+                    pairs = zip(figures["test"], theirs, strict=True)
+                    each["by_seed"] = [ours[each["metric"]] - their[each["metric"]] for ours, their in pairs]
+        rows.append(entry)
+    judged = []
+    for row in rows:
+        for each in row.get("differences", ()):
+            del each["p_holm"]
+            if each["metric"] in metrics:
+                judged.append(each)
+    for each, p in zip(judged, holm([each["p"] for each in judged]), strict=True):
+        each["p_holm"] = p
+    return rows

@@ -5,24 +5,44 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import shutil
-import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import AutoModel, AutoTokenizer
 
 from mera_hf.data.prepare import load_codes, load_prepared, read_report
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.experiments.variants import RECIPE, Variant
+from mera_hf.evaluation.metrics import KS, evaluate_ranking
+from mera_hf.evaluation.model_ranking import rank_samples
 from mera_hf.evaluation.results import write_text
+from mera_hf.evaluation.training_run import train
+from mera_hf.training.memorization_config import MemorizationTrainerConfig
+from mera_hf.training.memorization_trainer import exact_match
+from mera_hf.training.memorize import memorize
+from mera_hf.training.mera_config import MeraTrainerConfig
+from mera_hf.training.output_folder import OutputFolder
+from mera_hf.training.recipe import parse_recipe, recipe_name
+from mera_hf.training.stages import load_model
 
 
 if TYPE_CHECKING:
-    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+    from mera_hf.modeling_mera import MeraForDiagnosis
 
 # Fields of the trainer's arguments that say where things go and what is printed, not what is trained
 UNTOLD = ("output_dir", "logging_dir", "run_name", "seed", "report_to", "disable_tqdm", "logging_steps", "project")
@@ -48,6 +68,11 @@ class Setting:
     overrides: tuple[str, ...] = ()
     threads: int | None = None
 
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs."""
+        return self.folder / "runs"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -64,28 +89,32 @@ class Run:
 
     def ranking(self) -> tuple[np.ndarray, np.ndarray]:
         """The ranking of the test patients: order (patients, codes) and set sizes (patients,)."""
-        import numpy as np
-
         with np.load(self.folder / "test.npz") as arrays:
             return arrays["order"].astype(np.int32), arrays["set_sizes"]
+
+    def open(self) -> tuple[MeraForDiagnosis, PreTrainedTokenizerBase]:
+        """Its model, on the GPU if there is one, and its tokenizer."""
+        return _open(self.folder / "model")
+
+    def kept(self, name: str, measure: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays that `measure()` gives, measured once and kept beside the run as `<name>.npz`."""
+        path = self.folder / f"{name}.npz"
+        if not path.is_file():
+            _save_arrays(path, measure())
+        with np.load(path) as arrays:
+            return dict(arrays)
 
 
 def arguments_of(setting: Setting, variant: Variant, seed: int, output_dir: str = "unused") -> tuple:
     """The recipe's arguments for one run, see `parse_recipe`."""
-    from mera_hf.training.mera_config import MeraTrainerConfig
-    from mera_hf.training.recipe import parse_recipe
-
     options = [*setting.overrides, *variant.overrides, "--seed", str(seed), "--output-dir", output_dir]
     if variant.memorized:
-        options += ["--model-name-or-path", str(_memorized(setting, seed))]
+        options += ["--model-name-or-path", str(memorizing_folder(setting, seed))]
     return parse_recipe(setting.recipe, options, MeraTrainerConfig)
 
 
 def fingerprint(setting: Setting, variant: Variant) -> dict:
     """What a run depends on but for its seed: a hash of the arguments, of the dataset, and of what it starts from."""
-    from mera_hf.training.memorization_config import MemorizationTrainerConfig
-    from mera_hf.training.recipe import parse_recipe
-
     trainer, *others = (asdict(part) for part in arguments_of(setting, variant, 0))
     told = {key: value for key, value in trainer.items() if key not in UNTOLD}
     for part in others:
@@ -93,11 +122,16 @@ def fingerprint(setting: Setting, variant: Variant) -> dict:
         if variant.memorized:
             part.pop("model_name_or_path", None)
     known = {"arguments": _hash([told, *others]), "dataset": read_report(setting.dataset)["fingerprint"]}
-    if variant.memorized:
-        memorizing = parse_recipe(setting.memorizing, ["--output-dir", "unused"], MemorizationTrainerConfig)
-        trainer, *others = (asdict(part) for part in memorizing)
-        known["memorizing"] = _hash([{k: v for k, v in trainer.items() if k not in UNTOLD}, *others])
-    return known
+    return known | (_memorizing_fingerprint(setting) if variant.memorized else {})
+
+
+def _memorizing_fingerprint(setting: Setting) -> dict:
+    trainer, *others = (asdict(part) for part in _memorizing_arguments(setting, "unused"))
+    return {"memorizing": _hash([{k: v for k, v in trainer.items() if k not in UNTOLD}, *others])}
+
+
+def _memorizing_arguments(setting: Setting, output_dir: str, *options: str) -> tuple:
+    return parse_recipe(setting.memorizing, [*options, "--output-dir", output_dir], MemorizationTrainerConfig)
 
 
 def _hash(value: object) -> str:
@@ -116,74 +150,120 @@ def finish_runs(
         the runs of each variant's name, in the order of `seeds`.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: for a variant that starts from a memorized checkpoint without a memorizing recipe, or
-            a run in the folder that was made with other settings.
+        [`~mera_hf.errors.InputError`]: for a variant that starts from a memorized checkpoint without a memorizing recipe, a
+            run in the folder that was made with other settings, or a folder of a run's name that is no run.
     """
-    from tqdm import tqdm
-
     if any(variant.memorized for variant in variants) and setting.memorizing is None:
         raise InputError("this experiment memorizes first; name the recipe of that stage with `--memorize-config`.")
     recipe = fingerprint(setting, Variant(RECIPE, ""))
     known = {variant.name: fingerprint(setting, variant) for variant in variants}
-    same = {name: RECIPE if print_ == recipe else name for name, print_ in known.items()}
+    same = {name: RECIPE if found == recipe else name for name, found in known.items()}
     todo = {}  # folder -> task
     for variant in variants:
         for seed in seeds:
-            folder = run_folder(setting, same[variant.name], seed)
-            if not (folder / "result.json").is_file():
+            folder = setting.runs / f"{same[variant.name]}-{seed}"
+            if not _is_finished(folder / "result.json", known[variant.name]):
+                if folder.exists():
+                    raise InputError(f"{folder} is no run of an experiment; choose another `--output-dir`.")
                 todo[folder] = (setting, variant, seed, known[variant.name], folder)
-                continue
-            found = json.loads((folder / "result.json").read_text())["settings"]
-            if found != known[variant.name]:
-                differing = ", ".join(key for key in known[variant.name] if found.get(key) != known[variant.name][key])
-                raise InputError(
-                    f"{folder} was run with another recipe or dataset (it differs in its {differing}); choose another "
-                    "`--output-dir`, or delete that folder to run it again."
-                )
-    (setting.folder / "runs").mkdir(parents=True, exist_ok=True)
-    if any(variant.memorized for _, variant, *_ in todo.values()):
-        tasks = [(setting, seed) for seed in seeds if not (_memorized(setting, seed) / "memorization.json").is_file()]
-        _in_processes(_memorize, tasks, jobs, "memorizing")
-    _in_processes(_train, list(todo.values()), jobs, "training")
-    runs = {}
-    for variant in tqdm(variants, desc="reading runs", unit="variant", delay=2):
-        folders = [run_folder(setting, same[variant.name], seed) for seed in seeds]
-        runs[variant.name] = [Run(folder, json.loads((folder / "result.json").read_text())) for folder in folders]
-    return runs
+    if any(variant.memorized for variant in variants):
+        finish_memorizing(setting, seeds, jobs)
+    _in_processes(_train, todo, jobs, "training")
+    return {
+        variant.name: [
+            Run(folder, json.loads((folder / "result.json").read_text()))
+            for folder in (setting.runs / f"{same[variant.name]}-{seed}" for seed in seeds)
+        ]
+        for variant in variants
+    }
 
 
-def run_folder(setting: Setting, name: str, seed: int) -> Path:
-    """Where a run is kept."""
-    return setting.folder / "runs" / f"{name}-{seed}"
+def memorizing_folder(setting: Setting, seed: int) -> Path:
+    """Where the checkpoint that memorized the codes with this seed is kept."""
+    return setting.runs / f"memorizing-{seed}"
 
 
-def _memorized(setting: Setting, seed: int) -> Path:
-    return setting.folder / "runs" / f"memorizing-{seed}"
+def finish_memorizing(setting: Setting, seeds: Sequence[int], jobs: int = 1) -> list[dict[str, dict[str, float]]]:
+    """Memorize the codes with the seeds that are not there yet, and ask every question before and after.
+
+    Returns:
+        for each seed `{"before": shares, "after": shares}`, each as [`exact_match`] with `by_level` gives them. Kept in the
+        folder of each as `asked.json`.
+
+    Raises:
+        [`~mera_hf.errors.InputError`]: for a checkpoint in the folder that memorized with other settings.
+    """
+    settings = _memorizing_fingerprint(setting) | {"dataset": read_report(setting.dataset)["fingerprint"]}
+    folders = {seed: memorizing_folder(setting, seed) for seed in seeds}
+    todo = {
+        folder: (setting, seed, settings)
+        for seed, folder in folders.items()
+        if not _is_finished(folder / "asked.json", settings)
+    }
+    _in_processes(_memorize, todo, jobs, "memorizing")
+    return [json.loads((folder / "asked.json").read_text())["exact_match"] for folder in folders.values()]
 
 
-def _in_processes(work, tasks: list[tuple], jobs: int, title: str) -> None:
-    """Do `work(*task)` for each task, `jobs` at a time; memory goes back to the system with each."""
-    from tqdm import tqdm
+def _is_finished(path: Path, settings: dict) -> bool:
+    """Whether a run is there.
 
-    if not tasks:
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(jobs, len(tasks)), maxtasksperchild=1) as pool:
-        results = pool.imap_unordered(_call, [(work, task) for task in tasks])
-        for _ in tqdm(results, total=len(tasks), desc=title, unit="run"):
-            pass
+    Raises:
+        [`~mera_hf.errors.InputError`]: if it was made with other settings.
+    """
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text())["settings"]
+    differing = ", ".join(key for key in settings if found.get(key) != settings[key])
+    if differing:
+        raise InputError(
+            f"{path.parent} was run with another recipe or dataset (it differs in its {differing}); choose another "
+            "`--output-dir`, or delete that folder to run it again."
+        )
+    return True
 
 
-def _call(job: tuple) -> None:
-    work, task = job
-    work(*task)
+def _in_processes(work: Callable, tasks: dict[Path, tuple], jobs: int, title: str) -> None:
+    """Do `work(*task)` for the task of each folder, `jobs` at a time.
+
+    Each has a process of its own: its memory goes back to the system, and it is noticed if the system ends it.
+    """
+    for folder in tasks:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(jobs) as threads:
+        runs = [threads.submit(_in_process, work, task, folder) for folder, task in tasks.items()]
+        try:
+            for run in tqdm(as_completed(runs), total=len(runs), desc=title, unit="run", disable=not runs):
+                run.result()
+        except BaseException:
+            threads.shutdown(cancel_futures=True)  # those under way go on to their end, and are kept
+            raise
+
+
+def _in_process(work: Callable, task: tuple, folder: Path) -> None:
+    try:
+        quiet = (logging.getLogger("bitsandbytes").setLevel, (logging.ERROR,))  # as in `mera_hf.cli.main`
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), *quiet) as process:
+            process.submit(work, *task).result()
+    except InputError:
+        raise
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"the run {folder.name} was ended from outside, perhaps for want of memory (then lower `--jobs`); its log is "
+            f"{_log_of(folder)}"
+        ) from error
+    except Exception as error:
+        raise RuntimeError(
+            f"the run {folder.name} failed ({type(error).__name__}: {error}); its log is {_log_of(folder)}"
+        ) from error
+
+
+def _log_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.log")
 
 
 @contextlib.contextmanager
 def _logged(setting: Setting, path: Path):
     """What a run prints goes to a file beside it: several at a time would write across each other."""
-    import torch
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if setting.threads:
         torch.set_num_threads(setting.threads)
@@ -191,48 +271,62 @@ def _logged(setting: Setting, path: Path):
         yield
 
 
-def _memorize(setting: Setting, seed: int) -> None:
-    from mera_hf.training.memorization_config import MemorizationTrainerConfig
-    from mera_hf.training.memorize import memorize
-    from mera_hf.training.output_folder import OutputFolder
-    from mera_hf.training.recipe import parse_recipe
+def _memorize(setting: Setting, seed: int, settings: dict) -> None:
+    folder = memorizing_folder(setting, seed)
+    with _logged(setting, _log_of(folder)):
+        training_args, model_args, mera_args = _memorizing_arguments(setting, str(folder), "--seed", str(seed))
+        dataset, codes = load_prepared(setting.dataset), [row["code"] for row in load_codes(setting.dataset)]
+        model, tokenizer = load_model(model_args, mera_args, dataset, codes, seed)
+        if not getattr(model, "is_quantized", False):  # a quantised one is where it belongs
+            model.to(_device())
+        asked = {"before": _ask(model, tokenizer, training_args)}
+        if not (folder / "memorization.json").is_file():
+            report = read_report(setting.dataset)
+            memorize(training_args, model_args, mera_args, dataset, codes, _output(folder), report)
+        asked["after"] = _ask(*_open(folder), training_args)
+        write_text(json.dumps({"settings": settings, "exact_match": asked}, indent=2) + "\n", folder / "asked.json")
 
-    folder = _memorized(setting, seed)
-    with _logged(setting, folder.with_suffix(".log")):
-        options = ["--seed", str(seed), "--output-dir", str(folder)]
-        arguments = parse_recipe(setting.memorizing, options, MemorizationTrainerConfig)
-        codes = [row["code"] for row in load_codes(setting.dataset)]
-        memorize(*arguments, load_prepared(setting.dataset), codes, _output(OutputFolder, folder))
+
+def _ask(model, tokenizer, training_args) -> dict[str, float]:
+    return exact_match(
+        model,
+        tokenizer,
+        model.config.codes,
+        training_args.groups,
+        training_args.per_device_eval_batch_size,
+        by_level=True,
+    )
 
 
-def _output(output_folder, folder: Path):
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _open(folder: Path) -> tuple[MeraForDiagnosis, PreTrainedTokenizerBase]:
+    return AutoModel.from_pretrained(folder).eval().to(_device()), AutoTokenizer.from_pretrained(folder)
+
+
+def _output(folder: Path) -> OutputFolder:
     """The folder of a training, which goes on where an earlier one saved a step."""
-    resume = any(folder.glob("checkpoints/checkpoint-*/trainer_state.json"))
-    return output_folder(folder, resume=resume, overwrite=folder.exists() and not resume)
+    resume = _has_saved_steps(folder)
+    return OutputFolder(folder, resume=resume, overwrite=folder.exists() and not resume)
+
+
+def _has_saved_steps(folder: Path) -> bool:
+    return any(folder.glob("checkpoints/checkpoint-*/trainer_state.json"))
 
 
 def _train(setting: Setting, variant: Variant, seed: int, settings: dict, folder: Path) -> None:
-    import time
-
-    import numpy as np
-    from transformers import AutoModel, AutoTokenizer
-
-    import mera_hf  # noqa: F401  registers the model
-    from mera_hf.evaluation.metrics import KS, evaluate_ranking
-    from mera_hf.evaluation.model_ranking import rank_samples
-    from mera_hf.evaluation.training_run import train
-    from mera_hf.training.output_folder import OutputFolder
-    from mera_hf.training.recipe import recipe_name
-
     partial = folder.with_name(f"{folder.name}.unfinished")
-    with _logged(setting, folder.with_suffix(".log")):
+    with _logged(setting, _log_of(folder)):
         started = time.perf_counter()
-        dataset = load_prepared(setting.dataset)
-        codes = [row["code"] for row in load_codes(setting.dataset)]
+        dataset, codes = load_prepared(setting.dataset), [row["code"] for row in load_codes(setting.dataset)]
         arguments = arguments_of(setting, variant, seed, str(partial / "model"))
-        train(*arguments, dataset, codes, _output(OutputFolder, partial / "model"), recipe_name(setting.recipe))
-        model = AutoModel.from_pretrained(partial / "model").eval()
-        tokenizer = AutoTokenizer.from_pretrained(partial / "model")
+        if not _has_saved_steps(partial / "model"):
+            shutil.rmtree(partial, ignore_errors=True)
+        output = _output(partial / "model")
+        train(*arguments, dataset, codes, output, recipe_name(setting.recipe), read_report(setting.dataset))
+        model, tokenizer = Run(partial, {}).open()
         result = {
             "variant": variant.name,
             "seed": seed,
@@ -243,21 +337,24 @@ def _train(setting: Setting, variant: Variant, seed: int, settings: dict, folder
 
         def measured(split: str) -> tuple:
             samples = prediction_samples(dataset[split], model.config.codes, "last")
-            if not samples:
-                raise InputError(f"the split {split!r} of {setting.dataset} has no patient with two visits.")
             ranking = rank_samples(model, tokenizer, samples, description=split)
             order, sizes = ranking.order.numpy(), ranking.set_sizes.numpy()
-            return evaluate_ranking(order, sizes, samples, [k for k in KS if k <= len(codes)]), order, sizes
+            return evaluate_ranking(order, sizes, samples, [k for k in KS if k <= order.shape[1]]), order, sizes
 
-        result["validation"] = measured("validation")[0]
+        result["validation"], *_ = measured("validation")
         result["test"], order, sizes = measured("test")
         model.config.calibration, model.config.eov_value, model.config.rerank_depth = None, 0.5, 0
         model.ranking_head.value_weight.fill_(1.0)
         model.ranking_head.value_threshold.zero_()
-        result["test_at_eov"] = measured("test")[0]
+        result["test_at_eov"], *_ = measured("test")
         kind = np.uint16 if order.shape[1] < 2**16 else np.uint32
-        np.savez_compressed(partial / "test.npz", order=order.astype(kind), set_sizes=sizes)
+        _save_arrays(partial / "test.npz", {"order": order.astype(kind), "set_sizes": sizes})
         write_text(json.dumps(result, indent=2) + "\n", partial / "result.json")
-        shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
-    print(f"{folder.name}: {result['seconds']:,.0f} s", file=sys.stderr)
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write `path` whole or not at all."""
+    part = path.with_name(f"{path.stem}.part.npz")
+    np.savez_compressed(part, **arrays)
+    part.replace(path)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mera_hf.data.memorizing import LEVEL_WORDS
+from mera_hf.errors import InputError
+from mera_hf.evaluation.experiments import NAMES
 from mera_hf.icd import level_groups
 from mera_hf.training.hierarchy import SPACE, Hierarchy
 
@@ -48,24 +51,29 @@ class Plan:
     paper: str = "This project's question."
 
 
-NAMES = ("memorization", "hierarchy", "eov", "ablation", "ontology")
 AS_IT_IS = Variant(RECIPE, "the recipe")
-MEMORIZED = Variant("memorized", "memorized first, full fine-tuning", memorized=True)
+MEMORIZED = Variant("memorized", "memorized first", memorized=True)
 
 
-def plan(name: str, codes: Sequence[str], encoder: str | None) -> Plan:
+def plan(name: str, codes: Sequence[str], encoder: str | None = None, adapter: bool = False) -> Plan:
     """The plan of an experiment.
 
     Args:
-        name (`str`): one of `NAMES`.
+        name (`str`): one of [`NAMES`](mera_hf.evaluation.experiments.NAMES).
         codes (`Sequence[str]`): codes of the dataset, which say what levels there are.
         encoder (`str`, *optional*): the recipe's sentence encoder; without one, no variant uses one.
+        adapter (`bool`, defaults to `False`): whether the recipe trains an adapter, so that LoRA is no change.
+
+    Raises:
+        [`~mera_hf.errors.InputError`]: for an unknown experiment, or one about levels where no two codes share a group.
     """
+    if name not in NAMES:
+        raise InputError(f"{name!r} is no experiment; choose one of {', '.join(NAMES)}.")
     plans = {
         "memorization": lambda: _memorization(encoder),
         "hierarchy": lambda: _hierarchy(codes),
         "eov": _eov,
-        "ablation": _ablation,
+        "ablation": lambda: _ablation(adapter),
         "ontology": lambda: _ontology(codes),
     }
     return plans[name]()
@@ -73,21 +81,21 @@ def plan(name: str, codes: Sequence[str], encoder: str | None) -> Plan:
 
 def _memorization(encoder: str | None) -> Plan:
     rows = [
-        Variant("rows_random", "code tokens start at random", ("--initialise", "random")),
-        Variant("rows_description", "code tokens start as their description's words", ("--initialise", "description")),
+        Variant("rows_random", "rows start at random", ("--initialise", "random")),
+        Variant("rows_description", "rows start as the words of descriptions", ("--initialise", "description")),
     ]
     if encoder:
         rows += [
-            Variant("rows_encoder", "code tokens start as a sentence encoder has them", ("--initialise", "encoder")),
+            Variant("rows_encoder", "rows start as a sentence encoder's", ("--initialise", "encoder")),
             Variant(
                 "rows_shuffled",
-                "the same rows, dealt out at random among the codes",
+                "a sentence encoder's rows, shuffled among codes",
                 ("--initialise", "encoder", "--shuffle-rows", "true"),
                 against="rows_encoder",
             ),
         ]
     return Plan(
-        "Is memorizing what the codes mean worth anything for ranking, and is the start of the code tokens?",
+        "Is memorizing what the codes mean worth anything for ranking, and is the start of the codes' rows?",
         (AS_IT_IS, MEMORIZED, *rows),
         paper="The paper: 99 % and more exact match in both directions after memorizing, 45 % for the best model without it.",
     )
@@ -95,31 +103,33 @@ def _memorization(encoder: str | None) -> Plan:
 
 def _levels(codes: Sequence[str]) -> list[str]:
     """The levels of the tree at which these codes share groups, coarsest first."""
-    return Hierarchy(level_groups(list(codes)), len(codes)).levels
+    levels = Hierarchy(level_groups(list(codes)), len(codes)).levels
+    if not levels:
+        raise InputError("no two codes of the dataset share a group of the tree: there is no hierarchy to measure.")
+    return levels
 
 
 def _hierarchy(codes: Sequence[str]) -> Plan:
     levels = _levels(codes)
-    finest = levels[-1]
 
     def of(*chosen: str) -> tuple[str, ...]:
         return ("--levels", SPACE, *chosen)
 
-    variants = [Variant("levels_none", "no hierarchy: all codes alone", of())]
+    variants = [Variant("levels_none", "no levels: all codes alone", of())]
     variants += [
-        Variant(f"levels_{level}", f"and {level} alone", of(level), against="levels_none")
-        for level in dict.fromkeys(("chapter", finest))
+        Variant(f"levels_{level}", f"{LEVEL_WORDS[level]} alone", of(level), against="levels_none")
+        for level in dict.fromkeys(("chapter", levels[-1]))
         if level in levels
     ]
     variants += [
-        Variant("levels_all", f"and all levels: {', '.join(levels)}", of(*levels), against="levels_none"),
+        Variant("levels_all", f"all {len(levels)} levels", of(*levels), against="levels_none"),
         Variant(
             "hierarchy_shuffled",
-            "all levels, codes dealt out at random in the tree",
+            "all levels, codes shuffled in the tree",
             ("--hierarchy", "shuffled", *of(*levels)),
             against="levels_all",
         ),
-        Variant("no_contrast", "no contrastive loss at all", ("--contrastive-weight", "0"), against="levels_none"),
+        Variant("no_contrast", "no contrastive loss", ("--contrastive-weight", "0"), against="levels_none"),
     ]
     return Plan(
         "Is the ICD hierarchy worth anything in the contrastive loss?",
@@ -142,7 +152,14 @@ def _eov() -> Plan:
     )
 
 
-def _ablation() -> Plan:
+def _ablation(adapter: bool) -> Plan:
+    lora = Variant(
+        "memorized_lora",
+        "memorized first, LoRA of rank 16 in place of full",
+        ("--use-peft", "true", "--lora-r", "16", "--lora-alpha", "32"),
+        memorized=True,
+        against="memorized",
+    )
     return Plan(
         "What is each part of the method worth?",
         (
@@ -153,16 +170,12 @@ def _ablation() -> Plan:
             Variant("no_partial", "without partial outputs", ("--prefix-share", "0")),
             Variant("no_history_term", "without the history term", ("--history-term", "false")),
             Variant("no_code_bias", "without the code bias", ("--code-bias", "false")),
-            Variant("no_head", "without either", ("--history-term", "false", "--code-bias", "false")),
+            Variant(
+                "no_head", "without history term and code bias", ("--history-term", "false", "--code-bias", "false")
+            ),
             Variant("no_profile", "without the profile", ("--use-profile", "false")),
             MEMORIZED,
-            Variant(
-                "memorized_lora",
-                "memorized first, LoRA of rank 16",
-                ("--use-peft", "true", "--lora-r", "16", "--lora-alpha", "32"),
-                memorized=True,
-                against="memorized",
-            ),
+            *([] if adapter else [lora]),
         ),
         paper="The paper: 7 to 10 points of F1 less without L_CL, 4 less without L_DCE, 17 points of recall@20 less by "
         "autoregressive decoding.",
@@ -172,7 +185,7 @@ def _ablation() -> Plan:
 def _ontology(codes: Sequence[str]) -> Plan:
     levels = _levels(codes)
     variants = [
-        Variant("levels_none", "no hierarchy: all codes alone", ("--levels", SPACE)),
+        Variant("levels_none", "no levels: all codes alone", ("--levels", SPACE)),
         Variant("levels_all", "the ICD tree", ("--levels", SPACE, *levels), against="levels_none"),
         Variant("ccs", "CCS groups", ("--hierarchy", "ccs", "--levels", SPACE, "ccs"), against="levels_none"),
     ]

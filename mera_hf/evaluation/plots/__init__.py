@@ -7,6 +7,8 @@ and never carry a meaning alone.
 from mera_hf.evaluation.plots.calibration import calibration_plots
 from mera_hf.evaluation.plots.differences import difference_plot
 from mera_hf.evaluation.plots.distance import distance_plot
+from mera_hf.evaluation.plots.eov import eov_plot
+from mera_hf.evaluation.plots.memorization import memorization_plot
 from mera_hf.evaluation.plots.patient import patient_plot
 from mera_hf.evaluation.plots.quality import quality_plot
 from mera_hf.evaluation.plots.recall import recall_plot
@@ -19,7 +21,9 @@ __all__ = [
     "calibration_plots",
     "difference_plot",
     "distance_plot",
+    "eov_plot",
     "installed",
+    "memorization_plot",
     "patient_plot",
     "quality_plot",
     "recall_plot",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, new_figure, shortened, styled
+from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, new_figure, styled, wrapped
 
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ def difference_plot(rows: Sequence[tuple[str, float, Sequence[float] | None]], h
         heading (`str`):
             What is shown, in points of percent.
     """
-    height = 0.34 * len(rows) + 0.7
+    labels = [wrapped(label) for label, _, _ in rows]
+    lines = [line for label in labels for line in label.split("\n")]
+    height = (0.34 if len(lines) == len(labels) else 0.42) * len(rows) + 0.7
     figure, axes = new_figure(height)
     ends = [0.0]
     for y, (_, difference, interval) in enumerate(rows):
@@ -52,13 +54,13 @@ def difference_plot(rows: Sequence[tuple[str, float, Sequence[float] | None]], h
     margin = 0.06 * (max(ends) - min(ends)) or 1.0
     axes.set(xlim=(min(ends) - margin, max(ends) + margin), ylim=(len(rows) - 0.5, -0.5))
     axes.axvline(0, color=INK, linewidth=1)
-    axes.set_yticks(range(len(rows)), [shortened(label, 24) for label, _, _ in rows])
+    axes.set_yticks(range(len(rows)), labels)
     for label in axes.get_yticklabels():
         label.set_color(INK)
     axes.set_title(heading, color=MUTED)
     axes.grid(axis="x", color=FAINT, linewidth=0.5)
     axes.spines[["left", "bottom"]].set_visible(False)
-    left = min(0.42, 0.05 + 0.0165 * max(len(label) for label, _, _ in rows))
+    left = min(0.42, 0.05 + 0.0165 * max(map(len, lines)))
     figure.subplots_adjust(left=left, right=0.88, top=1 - 0.3 / height, bottom=0.32 / height)
     return figure
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.plots.style import FAINT, MUTED, looks_of, new_figure, styled, title_of
+from mera_hf.evaluation.plots.style import FAINT, MUTED, looks_of, new_figure, styled, title_of, wrapped
 from mera_hf.evaluation.results import format_figure, mean_of
 
 
@@ -75,11 +74,11 @@ def strata_plot(strata: dict[str, dict], metric: str, heading: str, rankers: Seq
                 annotation_clip=False,
             )
     axes.set(xlim=(low - margin, high + margin), ylim=(len(strata) - 0.5, -0.5))
-    axes.set_yticks(range(len(strata)), [_wrapped(stratum) for stratum in strata])
+    axes.set_yticks(range(len(strata)), [wrapped(stratum) for stratum in strata])
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(axis="x", color=FAINT, linewidth=0.5)
     axes.spines[["left", "bottom"]].set_visible(False)
-    lines = [line for stratum in strata for line in _wrapped(stratum).split("\n")]
+    lines = [line for stratum in strata for line in wrapped(stratum).split("\n")]
     left = min(0.42, 0.04 + 0.0165 * max(map(len, lines)))
     figure.subplots_adjust(left=left, right=0.9, top=1 - 0.32 / height, bottom=0.28 / height)
     y = 1 - 0.14 / height
@@ -98,7 +97,3 @@ def _marker(x: float, y: float, look: dict):
     from matplotlib.lines import Line2D
 
     return Line2D([x], [y], marker=look["marker"], color=look["color"], markersize=5.5, linestyle="none")
-
-
-def _wrapped(label: str) -> str:
-    return "\n".join(textwrap.wrap(str(label), width=24, max_lines=2, placeholder=" …"))

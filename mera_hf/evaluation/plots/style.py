@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,9 @@ def installed() -> bool:
 def require_package(name: str) -> None:
     """Reports are an extra: say how to install it where one of its packages is missing."""
     if importlib.util.find_spec(name) is None:
-        raise InputError(f"Reports and plots need {name}, which is not installed: pip install 'mera_hf[report]'")
+        raise InputError(
+            f"Reports, plots and cards need {name}, which is not installed: pip install 'mera_hf[report]'"
+        )
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -138,6 +141,11 @@ def spread_out(ys: dict[str, float], gap: float) -> dict[str, float]:
 def shortened(text: str, length: int) -> str:
     """The text, cut where it is longer."""
     return text if len(text) <= length else text[: length - 1].rstrip(" ,;(") + "…"
+
+
+def wrapped(label: str) -> str:
+    """The label in two lines where it is long, cut where two are too few."""
+    return "\n".join(textwrap.wrap(str(label), width=24, max_lines=2, placeholder=" …"))
 
 
 def save(figure: Figure, target, suffix: str) -> None:

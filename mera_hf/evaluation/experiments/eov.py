@@ -1,0 +1,96 @@
+"""What EOV knows: its probability and the size of the set above it, against the sizes of visits and how ill patients are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from mera_hf.data.samples import Sample
+from mera_hf.evaluation.experiments.runs import Run
+from mera_hf.evaluation.model_ranking import rank_samples
+from mera_hf.evaluation.reliability import FEWEST
+from mera_hf.evaluation.results import spread
+from mera_hf.evaluation.severity import OF_MODEL, comorbidities, groups_by, severity_figures
+
+
+def decided(run: Run, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """What a run's checkpoint decides for the test patients, kept beside the run.
+
+    Returns:
+        `order` of shape (patients, codes), by logit alone, and arrays of shape (patients,): `above_eov`, the number of codes
+        whose logit is above EOV's own, as the paper cuts the set; `eov_probability`, the share of EOV in the softmax over
+        codes and EOV; `expected_codes`, the sum of the checkpoint's probabilities.
+    """
+
+    def measure() -> dict[str, np.ndarray]:
+        ranking = rank_samples(*run.open(), samples, description=f"EOV, {run.folder.name}")
+        logits, order = ranking.logits.numpy(), ranking.order.numpy()
+        by_logit = np.lexsort((order, -logits))  # (patients, codes): equal logits in the order of the tree
+        return {
+            "order": np.take_along_axis(order, by_logit, axis=1).astype(np.int32),
+            "above_eov": (logits > ranking.eov_logits.numpy()[:, None]).sum(axis=1),
+            "eov_probability": (ranking.eov_logits - ranking.logits.logsumexp(-1)).sigmoid().numpy(),
+            "expected_codes": ranking.probabilities.sum(-1).numpy(),
+        }
+
+    return run.kept("eov", measure)
+
+
+def eov_knowledge(runs: Sequence[Run], samples: Sequence[Sample], codes: Sequence[str]) -> dict:
+    """Correlations of what EOV says with the sizes of visits and with severity, and means by size.
+
+    Args:
+        runs (`Sequence[Run]`): of one variant, one a seed.
+        samples (`Sequence[Sample]`): the test patients.
+        codes (`Sequence[str]`): the codes that the runs rank.
+
+    Returns:
+        `dict`:
+
+        - `correlations`: from each of the model's measures to the others `{"rho", "interval"}`, Spearman's with several seeds
+          as a spread and the interval over patients averaged over seeds; `None` where a side is constant.
+        - `groups`: by the numbers of codes `predicted` and `true` and of `comorbidities`, as [`groups_by`] has them, of
+          measures averaged over seeds.
+        - `commonest_size`: the number of true `codes` that most visits have, and their `share`.
+        - `missing`: how to install, without pycomorb.
+    """
+    fixed = {
+        "true_size": np.array([len(sample.target) for sample in samples]),
+        "history_codes": np.array([len({code for visit in sample.history for code in visit}) for sample in samples]),
+    }
+    fixed |= comorbidities(samples, codes) or {}
+    measured = []
+    for run in tqdm(runs, desc="EOV", unit="run"):
+        arrays = decided(run, samples)
+        said = {"set_size": run.ranking()[1]} | {name: arrays[name] for name in ("eov_probability", "expected_codes")}
+        measured.append({name: said[name] for name in OF_MODEL} | fixed)
+    figures = [severity_figures(measures) for measures in measured]
+    mean = {name: np.mean([measures[name] for measures in measured], axis=0) for name in OF_MODEL} | fixed
+    numbers = {"predicted": np.rint(mean["set_size"]).astype(int), "true": fixed["true_size"]}
+    numbers |= {name: fixed[name] for name in ("comorbidities",) if name in fixed}
+    result = {
+        "correlations": {
+            name: {other: _over_seeds([each["correlations"][name][other] for each in figures]) for other in others}
+            for name, others in figures[0]["correlations"].items()
+        },
+        "groups": {
+            name: [group if group["patients"] >= FEWEST else group | {"patients": f"< {FEWEST}"} for group in groups]
+            for name, groups in ((name, groups_by(name, number, mean)) for name, number in numbers.items())
+        },
+    }
+    counts = np.bincount(fixed["true_size"])
+    result["commonest_size"] = {"codes": int(counts.argmax()), "share": float(counts.max() / len(samples))}
+    return result | {key: figures[0][key] for key in ("missing",) if key in figures[0]}
+
+
+def _over_seeds(correlations: list[dict | None]) -> dict | None:
+    if None in correlations:
+        return None
+    values = [each["rho"] for each in correlations]
+    ends = zip(*(each["interval"] for each in correlations), strict=True)
+    return {
+        "rho": spread(values) if len(values) > 1 else values[0],
+        "interval": [float(np.mean(end)) for end in ends],
+    }

@@ -1,0 +1,1 @@
+"""Modules for `evaluate.load`, each a folder that can be pushed as a Space."""

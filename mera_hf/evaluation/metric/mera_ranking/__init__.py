@@ -1,0 +1,1 @@
+"""`evaluate.load("<path>/mera_ranking")`; `evaluate` reads `mera_ranking.py` alone."""

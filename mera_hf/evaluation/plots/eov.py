@@ -1,0 +1,75 @@
+"""What EOV says against how large visits are and how ill patients are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mera_hf.evaluation.plots.style import ACCENT, FAINT, MUTED, PURPLE, TEAL, WARM, new_figure, spread_out, styled
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOOKS = {  # label, colour, marker, line
+    "true": ("true codes", WARM, "D", (0, (4, 1.5))),
+    "predicted": ("codes above EOV", ACCENT, "o", "solid"),
+    "comorbidities": ("comorbidities", TEAL, "^", (0, (6, 1.5, 1.5, 1.5))),
+}
+
+
+@styled
+def eov_plot(groups: dict[str, Sequence[dict]]) -> Figure:
+    """Above, the probability of EOV by numbers of codes predicted, true codes and comorbidities; below, the size of the set
+    by the true size and by comorbidities.
+
+    Args:
+        groups (`dict[str, Sequence[dict]]`):
+            `predicted`, `true` and, where they are known, `comorbidities` to groups as
+            [`groups_by`](mera_hf.evaluation.severity.groups_by) has them; groups without means are left empty.
+    """
+    figure, (above, below) = new_figure(5.4, 2, 1)
+    widest = max(map(len, groups.values()))
+    _lines(above, {name: _points(name, of, "eov_probability", 100) for name, of in groups.items()})
+    above.set_title("mean probability of EOV (%) by number of … (hollow: or more)", color=MUTED)
+    sizes = {name: _points(name, groups[name], "set_size", 1) for name in ("true", "comorbidities") if name in groups}
+    _lines(below, sizes)
+    below.set_title("mean number of codes above EOV by number of …", color=MUTED)
+    top = below.get_ylim()[1]
+    below.plot([0, top], [0, top], color=PURPLE, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+    end = min(top, widest - 1)
+    below.annotate("as many as true", (0.5 * end, 0.5 * end), (6, -8), textcoords="offset points", color=PURPLE)
+    for axes in (above, below):
+        axes.set_ylim(0, axes.get_ylim()[1])
+        axes.set_xlim(-0.3, widest - 0.7)
+        axes.set_xticks(range(widest))
+        axes.grid(axis="y", color=FAINT, linewidth=0.5)
+        axes.spines["left"].set_visible(False)
+    figure.subplots_adjust(left=0.08, right=0.69, bottom=0.06, top=0.94, hspace=0.32)
+    return figure
+
+
+def _points(name: str, groups: Sequence[dict], measure: str, scale: float) -> list[tuple[int, float]]:
+    return [(int(group[name].rstrip("+")), scale * group[measure]) for group in groups if measure in group]
+
+
+def _lines(axes, points: dict[str, list[tuple[int, float]]]) -> None:
+    """A line for each, with its label at its end; the last point stands for so many or more."""
+    shown = {name: pairs for name, pairs in points.items() if pairs}
+    top = 1.12 * max(y for pairs in shown.values() for _, y in pairs) or 1.0
+    axes.set_ylim(0, top)
+    labels = spread_out({name: pairs[-1][1] for name, pairs in shown.items()}, top / 9)
+    for name, pairs in shown.items():
+        label, color, marker, line = LOOKS[name]
+        axes.plot(*zip(*pairs, strict=True), color=color, marker=marker, linestyle=line, linewidth=1.8, markersize=5)
+        last, end = pairs[-1]
+        axes.plot(last, end, marker=marker, color=color, markersize=7, markerfacecolor="white", zorder=4)
+        axes.annotate(
+            label,
+            xy=(1.02, labels[name]),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=color,
+            fontweight="bold",
+            annotation_clip=False,
+        )

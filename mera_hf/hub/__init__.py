@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: cards, results of the benchmark and their leaderboard."""
