@@ -76,12 +76,12 @@ def build_page(
                 number, others = _stored_inputs(stored)
             with gr.Column(elem_id="next"):
                 with gr.Row(elem_id="options", visible=bool(levels)):
-                    kinds = [EOV, *(f"{float(level):.0%}" for level in levels.get("codes", ()))]
-                    coverage = gr.Radio(kinds, value=EOV, label="The set reaches to EOV, or covers")
+                    kinds = [EOV, *((views.percent(float(level), 0), level) for level in levels.get("codes", ()))]
+                    coverage = gr.Radio(kinds, value=EOV, label="How far the set reaches")
                     of = gr.Radio(
                         [("a visit's codes", "codes"), ("whole visits", "visits")],
                         value="codes",
-                        label="of",
+                        label="Covers a share of",
                         visible=False,
                     )
                 # What Gradio sends late it sends with the event of before: so the cut is in the value, not in the event
@@ -225,4 +225,4 @@ def _stored_inputs(stored: StoredPatients | None) -> tuple:
 def _cut(moved: float | None, coverage: str, of: str) -> Cut:
     if coverage == EOV:
         return Cut(moved)
-    return Cut(coverage=float(coverage.rstrip("%")) / 100, coverage_of=of)
+    return Cut(coverage=float(coverage), coverage_of=of)

@@ -18,6 +18,16 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1366, "height": 900}
 SLOW = 60_000  # milliseconds that the page may take on a busy machine
+# What lies over the list of codes found, at points all over it that the window shows
+COVERED = """(() => {
+  const list = document.querySelector("#found-1"), box = list.getBoundingClientRect(), over = [];
+  for (let x = box.left + 4; x < box.right - 4; x += 9)
+    for (let y = box.top + 4; y < Math.min(box.bottom, innerHeight) - 4; y += 9) {
+      const top = document.elementFromPoint(x, y);
+      if (!list.contains(top)) over.push(top.outerHTML.slice(0, 80));
+    }
+  return over;
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +286,7 @@ def test_profile_coverage_and_length(visit, plain):
         if of == "visits":
             page.get_by_label("whole visits").check()
         else:
-            page.get_by_label(f"{level:.0%}").check()
+            page.get_by_label(percent(level, 0)).check()
         page.wait_for_function(
             "([level, of]) => { const told = JSON.parse(document.querySelector('.ranking').dataset.record);"
             " return told.coverage === level && told.coverage_of === of; }",
@@ -372,6 +382,12 @@ def test_it_fits_a_phone_and_a_desk_in_light_and_dark(visit, size, scheme):
     assert page.inner_text("[role=note]").startswith("For research, not for clinical decisions.")
     enter_two_visits(page)
     page.wait_for_selector(".of-code")
+    page.focus("#search-1")
+    page.keyboard.type("4")
+    page.wait_for_selector("#found-1 [role=option]")
+    assert page.evaluate(COVERED) == [], "something lies over the codes found"
+    page.keyboard.press("Escape")
+    page.keyboard.press("Backspace")
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     outside = page.evaluate(
         "[...document.querySelectorAll('h1, h2, button, input, .chance, .name, .line')].filter(part => {"
@@ -384,7 +400,9 @@ def test_it_fits_a_phone_and_a_desk_in_light_and_dark(visit, size, scheme):
     assert (first == "rgb(255, 255, 255)") is (scheme == "light")
     page.click("#theme")
     assert page.evaluate(ground) != first
-    if size is PHONE:  # the reasons lie below the ranking: choosing a code leads there, and a button back
+    if size is PHONE:  # the ranking lies below the visits, and the reasons below it: there are ways there and back
+        page.click(".to-ranking")
+        page.wait_for_function("Math.abs(document.querySelector('#next').getBoundingClientRect().top) < 40")
         page.locator(".ranked button").nth(1).click()
         page.wait_for_function("document.activeElement.matches('.of-code')")
         page.locator("[data-back]").click()
