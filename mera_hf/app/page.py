@@ -116,14 +116,17 @@ def build_page(
             found = scale(model, reading, Cut(cut["at"])) if here else None
             return {**cut, "html": views.cut(found, codes)}
 
-        def rank(patient, chosen, cut, coverage, of, length, *profile):
+        def rank(patient, *profile):
             """Run the model on the patient as entered."""
-            new = None
-            if patient.filled:
-                sex, age, race = profile or ("", "", "")
-                told = {"sex": sex or None, "age": float(age) if age else None, "race": race.strip() or None}
-                new = read(model, tokenizer, patient.row(told))
-            return new, show_scale(new, cut, coverage), show(patient, new, chosen, cut, coverage, of, length)
+            if not patient.filled:
+                return None
+            sex, age, race = profile or ("", "", "")
+            told = {"sex": sex or None, "age": float(age) if age else None, "race": race.strip() or None}
+            return read(model, tokenizer, patient.row(told))
+
+        def draw(patient, reading, chosen, cut, coverage, of, length):
+            """The scale and the ranking; by themselves, since a person may move the cut while the model runs."""
+            return show_scale(reading, cut, coverage), show(patient, reading, chosen, cut, coverage, of, length)
 
         def explain(patient, reading, chosen, cut, coverage, of):
             if reading is None:
@@ -141,36 +144,27 @@ def build_page(
             return chosen, show(patient, reading, chosen, cut, coverage, of, length)
 
         def choose_cut(patient, reading, chosen, cut, coverage, of, length):
-            return (
-                gr.update(visible=coverage != EOV),
-                show_scale(reading, cut, coverage),
-                show(patient, reading, chosen, cut, coverage, of, length),
-            )
+            return gr.update(visible=coverage != EOV), *draw(patient, reading, chosen, cut, coverage, of, length)
 
         options = [cut, coverage, of, length]
-        ranks = {
-            "fn": rank,
-            "inputs": [patient, chosen, *options, *profile],
-            "outputs": [reading, cut, ranking],
-        }
+        shown = [patient, reading, chosen, *options]
         explains = {"fn": explain, "inputs": [patient, reading, chosen, cut, coverage, of], "outputs": code}
 
-        def then_rank(event):
-            event.then(**ranks, **_EVENT).then(**explains, **_EVENT)
+        def ranks(when):
+            ranked = when(rank, [patient, *profile], reading, **_EVENT)
+            ranked.then(draw, shown, [cut, ranking], **_QUICK).then(**explains, **_EVENT)
 
-        then_rank(visits.edit(change, patient, [patient, visits], **_EACH))
+        ranks(visits.edit(change, patient, [patient, visits], **_EACH).then)
         for field in profile:
-            field.input(**ranks, **_EVENT).then(**explains, **_EVENT)
+            ranks(field.input)
         for part in (cut.cut, length.input):
-            part(show, [patient, reading, chosen, *options], ranking, **_QUICK)
+            part(show, shown, ranking, **_QUICK)
         for component in (ranking, code):
             component.choose(choose, [patient, reading, *options], [chosen, ranking], **_EACH).then(
                 **explains, **_EVENT
             )
         for option in (coverage, of):
-            option.input(choose_cut, [patient, reading, chosen, *options], [of, cut, ranking], **_QUICK).then(
-                **explains, **_EVENT
-            )
+            option.input(choose_cut, shown, [of, cut, ranking], **_QUICK).then(**explains, **_EVENT)
 
         def load(number):
             """Put a stored patient on the page, with the first code of the ranking chosen."""
@@ -183,9 +177,9 @@ def build_page(
 
         for button, pick in others.items():
             picked = button.click(pick, number, number, **_QUICK)
-            then_rank(picked.then(load, number, [patient, chosen, visits, *profile], **_QUICK))
+            ranks(picked.then(load, number, [patient, chosen, visits, *profile], **_QUICK).then)
         if number is not None:
-            then_rank(number.submit(load, number, [patient, chosen, visits, *profile], **_QUICK))
+            ranks(number.submit(load, number, [patient, chosen, visits, *profile], **_QUICK).then)
     return page
 
 

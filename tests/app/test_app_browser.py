@@ -5,10 +5,12 @@ import logging
 import os
 import re
 import shutil
+import threading
 
 import pytest
 from tiny import CODES
 
+from mera_hf.app.codes import Codes
 from mera_hf.app.launching import launch
 from mera_hf.app.reading import Cut, ranked, read
 from mera_hf.app.views import percent
@@ -205,6 +207,38 @@ def test_the_hand_moves_the_cut(visit):
     assert shown_set(page)[1].startswith("Your cut")
 
 
+def test_what_a_person_does_while_the_model_runs_stays(visit, monkeypatch):
+    go = threading.Event()
+
+    def slow(*arguments):
+        assert go.wait(SLOW / 1000)
+        return read(*arguments)
+
+    page = visit()
+    enter_two_visits(page)
+    first, second = codes_of(page, 1), codes_of(page, 2)
+    monkeypatch.setattr("mera_hf.app.page.read", slow)
+    page.focus("#search-2")
+    add(page, 2, "486")
+    # While the model runs, the ranking is that of before, and what is done to it is done to the next one as well
+    page.focus("#cut-at")
+    page.keyboard.press("End")
+    page.wait_for_function("document.querySelectorAll('.ranked.in').length === 0")
+    page.locator(".ranked button").nth(4).click()
+    page.wait_for_selector(".ranked:nth-of-type(6) [aria-pressed=true]")
+    chosen = page.get_attribute(".ranked [aria-pressed=true]", "data-code")
+    assert record(page)["visits"] == [first, second]
+    at = float(page.input_value("#cut-at"))
+    go.set()
+    wait_for_ranking(page, [first, [*second, "ICD9CM:486"]])
+    page.wait_for_function(
+        "code => document.querySelector('.of-code h2 .code').textContent === code", arg=chosen.split(":")[1]
+    )
+    assert record(page)["eov_value"] == pytest.approx(at) == pytest.approx(float(page.input_value("#cut-at")))
+    assert page.get_attribute(".ranked [aria-pressed=true]", "data-code") == chosen
+    assert shown_set(page)[1].startswith("Your cut")
+
+
 def test_the_keyboard_alone_does_it_all(visit):
     page = visit()
     tab_to(page, "#search-1")
@@ -248,6 +282,25 @@ def test_the_keyboard_alone_does_it_all(visit):
     )
     assert page.get_attribute(f".ranked [data-code='{code}']", "aria-pressed") == "true"
     assert page.evaluate("document.activeElement.dataset.code") == code, "the keyboard stays in the ranking"
+
+
+def test_enter_takes_what_was_typed_and_not_what_was_found_before(visit, monkeypatch):
+    page, go, found = visit(), threading.Event(), Codes.find
+
+    def slow(self, query):
+        assert query != "4019" or go.wait(SLOW / 1000)
+        return found(self, query)
+
+    monkeypatch.setattr(Codes, "find", slow)
+    page.focus("#search-1")
+    page.keyboard.type("401")
+    page.wait_for_selector("#found-1 [role=option][aria-selected=true]")
+    assert page.get_attribute("#found-1 [aria-selected=true]", "data-code") != "ICD9CM:401.9"
+    page.keyboard.type("9")
+    page.keyboard.press("Enter")
+    go.set()
+    wait_for_ranking(page, [["ICD9CM:401.9"]])
+    assert page.input_value("#search-1") == "" and page.locator("#found-1 [role=option]").count() == 0
 
 
 def test_visits_are_changed_by_hand(visit):

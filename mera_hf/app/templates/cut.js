@@ -1,16 +1,19 @@
 // The line follows the hand at once; Python makes the new set and sends the ranking.
 const place = (input) => (100 * (input.value - input.min)) / (input.max - input.min);
 
+let at = null; // where the hand put it; nobody else moves it
+
 const move = (input) => {
   const root = element.querySelector(".cut");
   const value = Number(input.value);
+  at = value === Number(root.dataset.eov) ? null : value;
   root.style.setProperty("--at", `${place(input)}%`);
   for (const tick of element.querySelectorAll(".tick")) tick.classList.toggle("in", Number(tick.dataset.value) > value);
   const percent = (100 * value).toFixed(1);
   const shown = root.dataset.plain === "1" ? `${percent}\u202f%` : (value < 0 ? percent.replace("-", "\u2212") : `+${percent}`);
   element.querySelector("output").textContent = shown;
   input.setAttribute("aria-valuetext", shown);
-  props.value = { ...props.value, at: value === Number(root.dataset.eov) ? null : value };
+  props.value = { ...props.value, at };
   trigger("cut");
 };
 
@@ -32,5 +35,13 @@ element.addEventListener("click", ({ target }) => {
   if (!target.closest(".eov")) return;
   const input = element.querySelector("[type=range]");
   input.value = element.querySelector(".cut").dataset.eov;
+  move(input);
+});
+
+// A scale that was drawn before the hand moved on
+watch("value", () => {
+  const input = element.querySelector("[type=range]");
+  if (!input || props.value.at === at) return;
+  input.value = at ?? element.querySelector(".cut").dataset.eov;
   move(input);
 });

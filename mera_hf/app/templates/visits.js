@@ -1,6 +1,7 @@
 // Clicks and typing become actions that Python carries out. The list of codes found is the browser's own: it comes and goes
 // with every key, and Python is asked only what belongs in it.
 let asked = 0;
+let searching; // the search for what was typed last
 let acted = false;
 
 const act = (action) => {
@@ -31,6 +32,13 @@ const take = (input, option) => {
   close(input);
   input.value = "";
   act({ do: "add-code", visit: Number(input.dataset.visit), code });
+};
+
+// Who types fast is ahead of the list: Enter takes what is found for all that was typed
+const takeMarked = async (input) => {
+  await searching;
+  const option = listOf(input)?.querySelector("[aria-selected=true]");
+  if (option) take(input, option);
 };
 
 const search = async (input) => {
@@ -68,7 +76,7 @@ const search = async (input) => {
 };
 
 element.addEventListener("input", ({ target }) => {
-  if (target.matches("[role=combobox]")) search(target);
+  if (target.matches("[role=combobox]")) searching = search(target);
 });
 
 element.addEventListener("keydown", (event) => {
@@ -77,11 +85,11 @@ element.addEventListener("keydown", (event) => {
   const options = [...listOf(input).querySelectorAll("[role=option]")];
   const place = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
-    if (!options.length) return void search(input);
+    if (!options.length) return void (searching = search(input));
     const step = event.key === "ArrowDown" ? 1 : -1;
     mark(input, options[(place + step + options.length) % options.length]);
   } else if (event.key === "Enter") {
-    if (place >= 0) take(input, options[place]);
+    takeMarked(input);
   } else if (event.key === "Escape") {
     close(input);
   } else if (event.key === "Backspace" && !input.value) {
