@@ -280,10 +280,17 @@ def test_notes_take_their_tables_from_files(checkpoint, tmp_path):
     write_metrics(few(), tmp_path / "metrics.json")
     (tmp_path / "memorization.json").write_text(json.dumps(MEMORIZATION))
     notes = tmp_path / "notes.md"
-    notes.write_text('## More\n\n{{ table("metrics.json") }}\n\n{{ memorized("memorization.json") }}\n')
+    (tmp_path / "experiment.json").write_text(
+        json.dumps({"says": "No: R@20 -0.2 points (-0.4 to +0.1). Nor here. No."})
+    )
+    notes.write_text(
+        '## More\n\n{{ table("metrics.json") }}\n\n{{ memorized("memorization.json") }}\n\n'
+        '{{ says("experiment.json") }}|{{ says("experiment.json", 2) }}\n'
+    )
     card = model_card(checkpoint, notes=notes)
     assert card.index("## Environmental cost") < card.index("## More") < card.index("## Limits")
     assert "| copy history | **26.3** |" in card and "| definition -> code | 100.0 | 99.6 |" in card
+    assert "No: R@20 -0.2 points (-0.4 to +0.1).|No: R@20 -0.2 points (-0.4 to +0.1). Nor here.\n" in card
     notes.write_text("{{ tabel('x') }}")
     with pytest.raises(InputError, match="'tabel' is undefined"):
         model_card(checkpoint, notes=notes)
@@ -320,7 +327,8 @@ def test_cards_of_the_repository_hold_no_other_numbers(folder):
     if data.get("library_name") is None:
         pytest.skip("written by hand")
     assert data.license in LICENCES
-    files = [json.loads(path.read_text()) for path in folder.rglob("*.json")]
+    shipped = ROOT / "mera_hf" / "checkpoints" / folder.name
+    files = [json.loads(path.read_text()) for where in (folder, shipped) for path in where.rglob("*.json")]
     if "recipe" in data.tags:
         base = {path.parent for path in RECIPES.glob("*/train-*.yaml") if data.base_model in path.read_text()}
         assert card == recipe_card(base.pop(), folder.name), "render it again: mera card recipes/... --output ..."
