@@ -34,7 +34,7 @@ EXAMPLES = (
     ("ICD9CM:401.9", "ICD9CM:401", "ICD10CM:I10"),
     ("ICD9CM:428.0", "ICD9CM:428", "ICD10CM:I50.9"),
 )
-TRAINING_FIELDS = ("recipe", "seed", "seconds", "hardware", "validation", "log", "run_url")  # of `training.json`
+TRAINING_FIELDS = ("recipe", "seed", "seconds", "hardware", "validation", "log", "tracker")  # of `training.json`
 OPEN_STRATA = ("training_frequency", "repeated_history")  # the others are folded
 QUESTIONS = {
     "code_to_definition": "code -> definition",

@@ -253,6 +253,15 @@ def test_an_adapter_is_loaded_on_its_base_and_has_the_log_of_its_training(checkp
     assert "1,744 steps, 8 passes" in card
 
 
+def test_the_run_of_a_tracker_is_linked_where_it_can_be_seen(tmp_path):
+    run = {"name": "wandb", "id": "a1b2", "url": "https://wandb.ai/org/mera/runs/a1b2"}
+    folder = write_checkpoint(tmp_path / "x", training={**TRAINING, "tracker": run})
+    assert "The log of the training: [a1b2](https://wandb.ai/org/mera/runs/a1b2) (wandb)." in model_card(folder)
+    for unseen in (None, {**run, "url": None}):
+        folder = write_checkpoint(tmp_path / f"x{unseen is None}", training={**TRAINING, "tracker": unseen})
+        assert "The log of the training" not in model_card(folder)
+
+
 def test_what_it_had_memorized_is_in_its_card(tmp_path):
     folder = write_checkpoint(tmp_path / "x", training={**TRAINING, "memorization": MEMORIZATION})
     assert "It had memorized what its codes mean" in model_card(folder) and "| 100.0 | 98.3 |" in model_card(folder)
