@@ -331,7 +331,8 @@ def _duration(seconds: float) -> str:
 def _hardware(hardware: Mapping) -> str:
     if "accelerators" in hardware:
         return f"{hardware['accelerators']} x {hardware['device']}"
-    return f"a {hardware['device']}, {hardware['threads']} threads"
+    threads = hardware["threads"]
+    return f"a {hardware['device']}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _results(metrics: Mapping) -> dict:
