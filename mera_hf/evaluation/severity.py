@@ -193,4 +193,6 @@ def drg_groups(severity: np.ndarray, measures: dict[str, np.ndarray]) -> list[di
 
 def title_of(measure: str, known: dict[str, int]) -> str:
     """A measure in words, with the number of patients where it is not known of all: `DRG severity of the visit (n 812)`."""
-    return f"{SAYS[measure]} (n {known[measure]:,})" if measure in known else SAYS[measure]
+    if measure not in known:
+        return SAYS[measure]
+    return f"{SAYS[measure]} (n {f'{known[measure]:,}' if known[measure] >= FEWEST else f'< {FEWEST}'})"

@@ -140,6 +140,7 @@ def test_correlations_are_over_the_patients_that_have_a_severity():
     for name, row in without["correlations"].items():
         assert row == {other: of for other, of in figures["correlations"][name].items() if other != "drg_severity"}
     assert title_of("drg_severity", figures["known"]) == f"DRG severity of the visit (n {(~unknown).sum()})"
+    assert title_of("drg_severity", {"drg_severity": 9}) == "DRG severity of the visit (n < 10)"
     assert title_of("charlson", figures["known"]) == "Charlson score"
 
 
