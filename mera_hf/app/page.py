@@ -25,9 +25,10 @@ SEXES = [("Female", "F"), ("Male", "M"), ("Not known", "")]
 AGES = [("Not known", ""), *((f"{age} to {age + 9}", str(age)) for age in range(0, 90, 10)), ("90 and over", "90")]
 LENGTHS = (10, 20, 50, 100)
 EOV = "EOV"
-# Nobody calls these but the page itself; what is shown is a moment old at most, so nothing is laid over it
-_EVENT = {"api_visibility": "private", "show_progress": "hidden"}
+# Nobody calls these but the page itself. What comes while one runs waits, and of several the last is done
+_EVENT = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 _QUICK = {**_EVENT, "queue": False}
+_EACH = {**_QUICK, "trigger_mode": "multiple"}  # each counts
 
 
 def build_page(
@@ -60,7 +61,6 @@ def build_page(
     with gr.Blocks(title="MERA: diagnoses of the next visit", analytics_enabled=False, fill_width=True) as page:
         patient = gr.State(EnteredPatient())
         reading = gr.State(None)
-        moved = gr.State(None)  # the value that the cut was moved to
         chosen = gr.State(None)  # the code that is explained; the first of the ranking without it
 
         gr.HTML(views.header(name, len(codes), public), apply_default_css=False, js_on_load=views.script("header"))
@@ -76,15 +76,21 @@ def build_page(
                 number, others = _stored_inputs(stored)
             with gr.Column(elem_id="next"):
                 with gr.Row(elem_id="options", visible=bool(levels)):
-                    kinds = [EOV, *(f"{float(level):.0%}" for level in levels.get("codes", ()))]
-                    coverage = gr.Radio(kinds, value=EOV, label="The set reaches to EOV, or covers")
+                    kinds = [EOV, *((views.percent(float(level), 0), level) for level in levels.get("codes", ()))]
+                    coverage = gr.Radio(kinds, value=EOV, label="How far the set reaches")
                     of = gr.Radio(
                         [("a visit's codes", "codes"), ("whole visits", "visits")],
                         value="codes",
-                        label="of",
+                        label="Covers a share of",
                         visible=False,
                     )
-                cut = gr.HTML("", js_on_load=views.script("cut"), apply_default_css=False)
+                # What Gradio sends late it sends with the event of before: so the cut is in the value, not in the event
+                cut = gr.HTML(
+                    {"html": "", "at": None},
+                    html_template="${value.html}",
+                    js_on_load=views.script("cut"),
+                    apply_default_css=False,
+                )
                 ranking = gr.HTML(
                     views.ranking(None, EnteredPatient(), codes, None, {}),
                     js_on_load=views.script("ranking"),
@@ -95,83 +101,76 @@ def build_page(
             with gr.Column(elem_id="reasons"):
                 code = gr.HTML("", js_on_load=views.script("code"), apply_default_css=False)
 
-        def show(patient, reading, moved, chosen, coverage, of, length):
+        def show(patient, reading, chosen, cut, coverage, of, length):
             """The ranking as it stands."""
             if reading is None:
                 return views.ranking(None, patient, codes, None, {})
-            result = ranked(model, reading, _cut(moved, coverage, of), length)
+            result = ranked(model, reading, _cut(cut["at"], coverage, of), length)
             first = chosen or result.rows[0].code
             record = views.record(reading, result, patient, name)
             reordered = config.rerank_depth if coverage == EOV else 0
             return views.ranking(result, patient, codes, first, record, reordered)
 
-        def show_scale(reading, moved, coverage):
+        def show_scale(reading, cut, coverage):
             here = reading is not None and coverage == EOV
-            return views.cut(scale(model, reading, Cut(moved)) if here else None, codes)
+            found = scale(model, reading, Cut(cut["at"])) if here else None
+            return {**cut, "html": views.cut(found, codes)}
 
-        def rank(patient, moved, chosen, coverage, of, length, *profile):
+        def rank(patient, chosen, cut, coverage, of, length, *profile):
             """Run the model on the patient as entered."""
             new = None
             if patient.filled:
                 sex, age, race = profile or ("", "", "")
                 told = {"sex": sex or None, "age": float(age) if age else None, "race": race.strip() or None}
                 new = read(model, tokenizer, patient.row(told))
-            return (
-                new,
-                show_scale(new, moved, coverage),
-                show(patient, new, moved, chosen, coverage, of, length),
-            )
+            return new, show_scale(new, cut, coverage), show(patient, new, chosen, cut, coverage, of, length)
 
-        def explain(patient, reading, chosen, coverage):
+        def explain(patient, reading, chosen, cut, coverage, of):
             if reading is None:
                 return ""
-            named = None if chosen is None else [chosen]
-            explanation = model.explain(reading.row, tokenizer, codes=named, top_k=1)
+            first = ranked(model, reading, _cut(cut["at"], coverage, of), 1).rows[0].code
+            explanation = model.explain(reading.row, tokenizer, codes=[chosen or first])
             return views.code(explanation, patient, codes, coverage != EOV and config.rerank_depth > 0)
 
         def change(patient, event: gr.EventData):
             patient, focus = edit(patient, event._data, codes.__contains__)
             return patient, views.visits(patient, codes, focus)
 
-        def move(patient, reading, chosen, coverage, of, length, event: gr.EventData):
-            moved = None if event.value is None else float(event.value)
-            return moved, show(patient, reading, moved, chosen, coverage, of, length)
-
-        def choose(patient, reading, moved, coverage, of, length, event: gr.EventData):
+        def choose(patient, reading, cut, coverage, of, length, event: gr.EventData):
             chosen = event.code if event.code in codes else None
-            return chosen, show(patient, reading, moved, chosen, coverage, of, length)
+            return chosen, show(patient, reading, chosen, cut, coverage, of, length)
 
-        def choose_cut(patient, reading, moved, chosen, coverage, of, length):
+        def choose_cut(patient, reading, chosen, cut, coverage, of, length):
             return (
                 gr.update(visible=coverage != EOV),
-                show_scale(reading, moved, coverage),
-                show(patient, reading, moved, chosen, coverage, of, length),
+                show_scale(reading, cut, coverage),
+                show(patient, reading, chosen, cut, coverage, of, length),
             )
 
-        options = [coverage, of, length]
+        options = [cut, coverage, of, length]
         ranks = {
             "fn": rank,
-            "inputs": [patient, moved, chosen, *options, *profile],
+            "inputs": [patient, chosen, *options, *profile],
             "outputs": [reading, cut, ranking],
         }
-        explains = {"fn": explain, "inputs": [patient, reading, chosen, coverage], "outputs": code}
+        explains = {"fn": explain, "inputs": [patient, reading, chosen, cut, coverage, of], "outputs": code}
 
         def then_rank(event):
             event.then(**ranks, **_EVENT).then(**explains, **_EVENT)
 
-        then_rank(visits.edit(change, patient, [patient, visits], **_QUICK, trigger_mode="multiple"))
+        then_rank(visits.edit(change, patient, [patient, visits], **_EACH))
         for field in profile:
-            field.input(**ranks, **_EVENT, trigger_mode="always_last").then(**explains, **_EVENT)
-        cut.cut(move, [patient, reading, chosen, *options], [moved, ranking], **_QUICK, trigger_mode="always_last")
+            field.input(**ranks, **_EVENT).then(**explains, **_EVENT)
+        for part in (cut.cut, length.input):
+            part(show, [patient, reading, chosen, *options], ranking, **_QUICK)
         for component in (ranking, code):
-            component.choose(
-                choose, [patient, reading, moved, *options], [chosen, ranking], **_QUICK, trigger_mode="multiple"
-            ).then(**explains, **_EVENT)
-        for option in (coverage, of):
-            option.input(choose_cut, [patient, reading, moved, chosen, *options], [of, cut, ranking], **_QUICK).then(
+            component.choose(choose, [patient, reading, *options], [chosen, ranking], **_EACH).then(
                 **explains, **_EVENT
             )
-        length.input(show, [patient, reading, moved, chosen, *options], ranking, **_QUICK)
+        for option in (coverage, of):
+            option.input(choose_cut, [patient, reading, chosen, *options], [of, cut, ranking], **_QUICK).then(
+                **explains, **_EVENT
+            )
 
         def load(number):
             """Put a stored patient on the page, with the first code of the ranking chosen."""
@@ -226,4 +225,4 @@ def _stored_inputs(stored: StoredPatients | None) -> tuple:
 def _cut(moved: float | None, coverage: str, of: str) -> Cut:
     if coverage == EOV:
         return Cut(moved)
-    return Cut(coverage=float(coverage.rstrip("%")) / 100, coverage_of=of)
+    return Cut(coverage=float(coverage), coverage_of=of)

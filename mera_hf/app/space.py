@@ -74,18 +74,18 @@ def space_files(repo_id: str, package: str | None = None) -> dict[str, str]:
     }
 
 
-def serve(repo_id: str, port: int = 7860) -> None:
+def serve(repo_id: str) -> None:
     """Serve the page of a checkpoint to everybody, as a Space does, until it is stopped.
 
-    Where the checkpoint learned from open data that this package carries, the test patients of it can be loaded; never those
-    of any other data.
+    The port is that of the variable GRADIO_SERVER_PORT, or the first free one from 7860 on. Where the checkpoint learned from
+    open data that this package carries, the test patients of it can be loaded; never those of any other data.
     """
     from transformers import AutoModel, AutoTokenizer
 
     from mera_hf.app.launching import launch
 
     model, tokenizer = AutoModel.from_pretrained(repo_id).eval(), AutoTokenizer.from_pretrained(repo_id)
-    launch(repo_id, model, tokenizer, bundled_patients(model.config), "0.0.0.0", port).block_thread()
+    launch(repo_id, model, tokenizer, bundled_patients(model.config), "0.0.0.0").block_thread()
 
 
 def bundled_patients(config) -> Path | None:

@@ -78,6 +78,8 @@ def ranking(
     full = next(end for end in _BAR_ENDS if most <= end)
     known = set(patient.recorded)
     found = sum(row.code in known for row in ranked.rows[: ranked.size])
+    scored = ranked.rows[reordered:]
+    by_score = any(after.probability > before.probability for before, after in zip(scored, scored[1:], strict=False))
     return _render(
         "ranking",
         ranked=ranked,
@@ -89,6 +91,7 @@ def ranking(
         full=full,
         record=json.dumps(record),
         reordered=reordered,
+        by_score=by_score,
     )
 
 
@@ -125,7 +128,7 @@ def code(explanation: Explanation | None, patient: EnteredPatient, codes: Codes,
 
 
 def record(reading: Reading, ranked: Ranked, patient: EnteredPatient, name: str) -> dict:
-    """What can be taken away: the patient, the cut, and the ranking as `mera predict --json` has it."""
+    """What can be taken away: the patient, the cut, and the ranking as `mera predict --json` has it, without groups."""
     cut, inside = ranked.cut, "above_eov" if ranked.cut.coverage is None else "in_set"
     how = (
         {"eov_value": ranked.value}

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from .checkpoint import open_checkpoint
+from .checkpoint import CHECKPOINT_HELP, open_checkpoint
 
 
 DESCRIPTION = """\
@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         nargs="?",
         default=SHIPPED,
         metavar="CHECKPOINT",
-        help=f"folder that `mera train` wrote, or a name on the Hub (default {SHIPPED})",
+        help=f"{CHECKPOINT_HELP} (default {SHIPPED})",
     )
     parser.add_argument("--dataset", metavar="DIR", help="prepared folder whose test patients can be loaded")
     parser.add_argument(

@@ -21,6 +21,7 @@ examples
   mera publish runs/mera --repo org/mera-tiny --dry-run
   mera publish runs/mera --repo org/mera-tiny --evaluation runs/mera/evaluation --public
   mera publish runs/mimic --repo org/mera-mimic --gated --agreement "PhysioNet Credentialed Health Data License 1.5.0"
+  mera publish runs/mera --repo org/mera-tiny --space
   mera publish runs/mera --repo org/mera-adapter --adapter --base org/base
   mera publish data/diabetes130 --repo org/diabetes130-visits --public
 """
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if args.space:
         from ..app.space import space_files
 
+        _check_space(args, plans[0])
         plans.append(plan_space(space_files(args.repo), args.repo, visibility))
     for plan in plans:
         print(_table(plan))
@@ -91,9 +93,24 @@ def run(args: argparse.Namespace) -> int:
         print("nothing was published: --dry-run")
         return 0
     for plan in plans:
-        url, visible = upload(plan, args.message, args.revision if plan.kind != "space" else None)
+        url, visible = upload(plan, args.message, args.revision)
         print(f"published ({visible}): {url}")
     return 0
+
+
+def _check_space(args: argparse.Namespace, model) -> None:
+    """Refuse a Space that could not show the model."""
+    if args.revision is not None:
+        raise InputError("`--space` shows the model of the branch main; leave out `--revision`.")
+    if model.base is not None:
+        raise InputError(
+            "`--space` needs a whole model, and this is an adapter; publish the merged model, without `--adapter`."
+        )
+    if "memorization.json" in model.files and "training.json" not in model.files:
+        raise InputError(
+            f"`--space`: {args.folder!r} was memorized but not trained to rank, so there is no ranking to show; run "
+            "`mera train` on it first."
+        )
 
 
 def _table(plan) -> str:

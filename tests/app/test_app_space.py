@@ -71,8 +71,8 @@ def test_the_script_serves_the_checkpoint_to_all(files, monkeypatch, plain, tmp_
     monkeypatch.setattr("mera_hf.app.launching.launch", launch)
     source = files["app.py"].replace("clinic/mera-small", str(tmp_path / "saved"))
     exec(compile(source, "app.py", "exec"), {})
-    (name, loaded, _, dataset, host, port), waits = served
-    assert (name, dataset, host, port, waits) == (str(tmp_path / "saved"), None, "0.0.0.0", 7860, "waits")
+    (name, loaded, _, dataset, host), waits = served
+    assert (name, dataset, host, waits) == (str(tmp_path / "saved"), None, "0.0.0.0", "waits")
     assert loaded.config.codes == model.config.codes
 
 

@@ -57,7 +57,7 @@ def test_the_line_stands_behind_the_set(plain):
 def test_what_the_line_is_called(plain):
     assert any("EOV" in str(line) for line in lines(page(*plain)[1]))
     found, html, record = page(*plain, Cut(coverage=0.9), top_k=19)
-    assert 1 < found.size < 19 and f"90\u202f% the {found.size} codes above are the predicted set" in lines(html)
+    assert 1 < found.size < 19 and f"90 % the {found.size} codes above are the predicted set" in lines(html)
     assert "On average over patients like those of the validation split, 90" in html
     assert "in_set" in record["ranking"][0] and record["coverage"] == 0.9
     assert "have all codes of the visit in their set" in page(*plain, Cut(coverage=0.8, coverage_of="visits"))[1]
@@ -88,11 +88,29 @@ def test_the_record_is_what_predict_prints(weighed):
     patient = EnteredPatient((("ICD9CM:428.0", "ICD9CM:401.9"), ("ICD9CM:584.9",)))
     _, html, record = page(model, tokenizer, patient=patient)
     told = predict(model, tokenizer, patient.row({"sex": "F", "age": 70.0}), 5)
+    for row in told["ranking"]:
+        del row["levels"]  # a row here is a row of a table
     for name in ("visits", "set_size", "ranking"):
         assert record[name] == told[name]
     assert record["eov_value"] == model.config.eov_value and "not for clinical" in record["note"]
     assert record["profile"] == {"sex": "F", "age": 70.0, "race": None}
     assert json.loads(unescape(re.search(r'data-record="([^"]*)"', html)[1])) == record
+
+
+@pytest.mark.parametrize(
+    ("chances", "reordered", "says"),
+    [
+        ((0.3, 0.2, 0.1), 0, False),
+        ((0.3, 0.1, 0.2), 0, True),
+        ((0.2, 0.3, 0.1), 2, False),
+        ((0.3, 0.2, 0.1, 0.2), 2, True),
+    ],
+)
+def test_it_says_where_codes_do_not_stand_by_their_probability(plain, chances, reordered, says):
+    rows = [Row(rank, CODES[rank], "some", chance, chance) for rank, chance in enumerate(chances, start=1)]
+    html = views.ranking(Ranked(rows, 1, 1, Cut(), 0.1), PATIENT, codes_of(plain[0]), None, {}, reordered)
+    assert ("stand in the order of the model's score" in html) is says
+    assert ("weighted F1" in html) is (reordered > 0)
 
 
 def test_bars_are_as_long_as_their_share(plain):

@@ -154,6 +154,8 @@ class Handler(BaseHTTPRequestHandler):
         owner, kind = asked.get("organization") or self.user, asked.get("type", "model")
         if not self.may_write(owner):
             raise Refused(403, f'You don\'t have the rights to create a {kind} under the namespace "{owner}"')
+        if kind == "space" and "sdk" not in asked:
+            raise Refused(400, "sdk is required for a Space")
         name = f"{owner}/{asked['name']}"
         url = f"{self.hub.url}/{'' if kind == 'model' else kind + 's/'}{name}"
         if (kind, name) in self.hub.repos:

@@ -9,6 +9,7 @@ import pytest
 from publishing_cases import edit_json
 from tiny import save_base
 
+from mera_hf.app.space import space_files
 from mera_hf.cli.main import main
 from mera_hf.data.prepare import prepare
 from mera_hf.hub import model_card as card_module
@@ -195,6 +196,7 @@ def test_bad_input_is_one_line(trained, prepared, tmp_path, dry):
         ("trained/base --repo clinic/a/b", "'clinic/a/b' is no name of a repository"),
         ("trained/base --repo clinic/a --evaluation empty", "metrics.json"),
         ("prepared --repo clinic/a --adapter", "`--adapter` is for checkpoints"),
+        ("prepared --repo clinic/a --space", "`--space` is for checkpoints"),
         ("prepared --repo clinic/a --evaluation empty", "`--evaluation` is for checkpoints"),
     ):
         status, out, err = dry(line)
@@ -202,6 +204,31 @@ def test_bad_input_is_one_line(trained, prepared, tmp_path, dry):
     (prepared / "data" / "test.parquet").write_bytes(b"")
     status, _, err = dry("prepared --repo clinic/a")
     assert status == 2 and "cannot be read" in err
+
+
+def test_a_space_is_listed_beside_the_model(trained, dry):
+    for line, visibility in (("", "private"), ("--gated", "private"), ("--public", "public")):
+        status, out, err = dry(f"trained/run --repo clinic/mera --space {line}")
+        assert status == 0 and err == "" and out.startswith("model clinic/mera, ")
+        model, space = out.split("\nspace ")
+        files = listed(space)
+        texts = space_files("clinic/mera")
+        assert files == {name: len(text.encode()) for name, text in texts.items()}
+        assert space.startswith(f"clinic/mera, {visibility}: 3 files, {sum(files.values()):,} bytes")
+        assert ("the Space needs the secret HF_TOKEN" in space) is (visibility == "private")
+        assert "model.safetensors" in listed(model) and "app.py" not in listed(model)
+        assert out.splitlines()[-1] == "nothing was published: --dry-run"
+
+
+def test_a_space_that_could_not_show_the_model_is_refused(trained, dry):
+    (trained / "base" / "memorization.json").write_text('{"code_to_definition": 0.9}')
+    for line, words in (
+        ("trained/run --space --revision v2 --repo clinic/a", "leave out `--revision`"),
+        ("trained/run --adapter --base clinic/b --space --repo clinic/a", "`--space` needs a whole model"),
+        ("trained/base --space --repo clinic/a", "was memorized but not trained to rank"),
+    ):
+        status, out, err = dry(line)
+        assert status == 2 and out == "" and len(err.splitlines()) == 1 and words in err, err
 
 
 def test_a_space_for_a_gated_model_is_private():

@@ -10,7 +10,7 @@ element.addEventListener("click", ({ target }) => {
 // Where the reasons stand below the ranking, they would change out of sight
 document.addEventListener("mera-chosen", () => {
   const article = element.querySelector(".of-code");
-  if (!article || matchMedia("(min-width: 64rem)").matches) return;
+  if (!article || matchMedia("(min-width: 80rem)").matches) return;
   article.focus({ preventScroll: true });
   article.scrollIntoView({ block: "start" });
 });

@@ -10,7 +10,8 @@ const move = (input) => {
   const shown = root.dataset.plain === "1" ? `${percent}\u202f%` : (value < 0 ? percent.replace("-", "\u2212") : `+${percent}`);
   element.querySelector("output").textContent = shown;
   input.setAttribute("aria-valuetext", shown);
-  trigger("cut", { value: value === Number(root.dataset.eov) ? null : value });
+  props.value = { ...props.value, at: value === Number(root.dataset.eov) ? null : value };
+  trigger("cut");
 };
 
 element.addEventListener("input", ({ target }) => move(target));
