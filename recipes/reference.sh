@@ -20,7 +20,7 @@ for setting in profile history memorized; do
   python -m mera_hf.evaluation.merge "$card/$setting" "$out/evaluations/$setting"-{0,1,2}
 done
 cp -r "$out/evaluations/profile-0/plots" "$out/evaluations/profile-0/report.html" "$card/profile/"
-cp "$out/experiments/runs/memorizing-0/memorization.json" "$card/"
+cp "$out/experiments/runs/memorizing-0/memorization.json" "$out/evaluations/profile-0/metrics.json" "$card/"
 
 # Negative control: claims without continuity of patients. Shuffling the histories must change nothing.
 mera prepare desynpuf --output-dir "$out/desynpuf"
@@ -37,3 +37,6 @@ for seed in 0 1 2; do
     --output "$out/mimic4_demo-$seed/metrics.json"
 done
 python -m mera_hf.evaluation.merge "$card/mimic4-demo" "$out/mimic4_demo"-{0,1,2}
+
+mera card "$out/experiments/runs/recipe-0/model" --metrics "$card/metrics.json" --notes "$card/notes.md" \
+  --repo mera-hf/mera-tiny-diabetes130 --output "$card/README.md" --overwrite

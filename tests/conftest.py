@@ -1,5 +1,6 @@
 import copy
 import os
+import sys
 
 import pytest
 
@@ -46,3 +47,28 @@ def base_folder(tmp_path_factory):
         return written[family]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory):
+    """A tiny sentence encoder on disk, as a folder and as an importable package that carries it."""
+    import torch
+    from tiny import CODES
+    from transformers import AutoModel, BertConfig
+
+    from mera_hf.icd import describe
+    from mera_hf.training.from_scratch import word_tokenizer
+
+    root = tmp_path_factory.mktemp("packages")
+    package = root / "tiny_sentence_encoder"
+    tokenizer = word_tokenizer([describe(code) for code in CODES])
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    AutoModel.from_config(config).eval().save_pretrained(package / "model")
+    tokenizer.save_pretrained(package / "model")
+    (package / "__init__.py").write_text("")
+    sys.path.insert(0, str(root))
+    yield package / "model"
+    sys.path.remove(str(root))

@@ -51,8 +51,9 @@ def trained(stage, cohort, folder, options):
 
 
 @pytest.mark.parametrize("name", LESS)
-def test_an_ablation_trains(name, cohort, tmp_path):
-    assert trained("train", cohort, tmp_path / "model", LESS[name]) == 0
+def test_an_ablation_trains(name, cohort, encoder, tmp_path):
+    options = [*LESS[name], *(["--encoder", str(encoder)] if name == "encoder" else [])]
+    assert trained("train", cohort, tmp_path / "model", options) == 0
     model = AutoModel.from_pretrained(tmp_path / "model")
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     head = {"code_bias", "patient_gate.bias"} & set(dict(model.ranking_head.named_parameters()))

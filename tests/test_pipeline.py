@@ -4,7 +4,6 @@ import doctest
 import inspect
 import re
 import textwrap
-from pathlib import Path
 
 import pytest
 import torch
@@ -270,14 +269,6 @@ def run_example(code: str, folder) -> list[dict]:
     names: dict = {}
     exec(code.replace("mera-demo/model", str(folder)), names)
     return names["result"]["ranking"]
-
-
-def test_the_example_of_the_readme_runs(folder, capsys):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (block,) = (block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.S) if "pipeline(" in block)
-    ranking = run_example(block, folder)
-    printed = capsys.readouterr().out
-    assert len(ranking) == 5 and all(row["description"] in printed for row in ranking)
 
 
 def test_the_example_of_the_docstring_runs(folder, capsys):

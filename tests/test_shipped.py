@@ -76,5 +76,5 @@ def test_they_may_be_published(name, patients):
     provenance = json.loads((CHECKPOINTS / name / "config.json").read_text())["provenance"]
     assert provenance["credentialed"] is False and provenance["patients"] is patients
     assert (provenance["source"], provenance["licence"]) == (
-        ("diabetes130", "cc-by-4.0") if patients else (None, None)
+        ("diabetes130", "CC BY 4.0") if patients else (None, None)
     )

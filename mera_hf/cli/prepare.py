@@ -18,6 +18,7 @@ sources
   desynpuf     CMS DE-SynPUF, synthetic, a negative control; comes with the package, no --data-dir needed
   mimic3       MIMIC-III or its demo: the folder with ADMISSIONS, DIAGNOSES_ICD and PATIENTS (.csv or .csv.gz)
   mimic4       MIMIC-IV or its demo: the folder that holds hosp/, or hosp/ itself
+               either: DRGCODES, if it is there, gives visits a DRG severity, which `mera evaluate` looks at
   visits_csv   your own table, one row for each code: patient, visit, time, code, version (9 or 10);
                if known also sex (F or M), age (years), race; .csv, .tsv, .csv.gz, .tsv.gz or .parquet
 """

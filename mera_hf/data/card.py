@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mera_hf.data.prepare import PrepareReport
     from mera_hf.data.sources.records import Origin
 
-# As the Hub writes `VISITS_FEATURES`.
+# As the Hub writes `VISITS_FEATURES`, and the field that `DRG_VISITS_FEATURES` adds to the visits.
 FEATURES = [
     {"name": "patient_id", "dtype": "string"},
     {
@@ -29,6 +29,7 @@ FEATURES = [
         ],
     },
 ]
+DRG_SEVERITY = {"name": "drg_severity", "dtype": "int8"}
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -42,7 +43,10 @@ def dataset_card(report: PrepareReport, origin: Origin) -> str:
     """
     import yaml
 
-    patients = report.cohort["patients"]
+    patients, graded = report.cohort["patients"], report.cohort.get("drg_severities")
+    *others, visits = FEATURES
+    if graded is not None:
+        visits = visits | {"list": [*visits["list"], DRG_SEVERITY]}
     header = {
         "pretty_name": f"{origin.title}, visits for diagnosis prediction",
         "license": origin.license,
@@ -62,7 +66,7 @@ def dataset_card(report: PrepareReport, origin: Origin) -> str:
                 ],
             }
         ],
-        "dataset_info": {"features": FEATURES},
+        "dataset_info": {"features": [*others, visits]},
     }
     cohort, arguments = report.cohort, report.arguments
     parts = [
@@ -85,6 +89,12 @@ def dataset_card(report: PrepareReport, origin: Origin) -> str:
             [(name, f"{counts['patients']:,}", f"{counts['visits']:,}") for name, counts in report.splits.items()],
         ),
     ]
+    if graded is not None:
+        parts += [
+            f"Of the visits, {graded:,} have a `drg_severity`: the severity of illness of the stay's APR-DRG, 1 minor, 2 "
+            "moderate, 3 major, 4 extreme (the highest of several), empty where it is not known. It is coded after "
+            "discharge: no input of a prediction, only for analysing one afterwards."
+        ]
     if cohort["single_visit_patients"]:
         parts += [
             f"Of train, {cohort['single_visit_patients']:,} patients have fewer than {arguments['min_visits']} "

@@ -64,7 +64,8 @@ def select_cohort(
         whole = coded.drop_nulls("codes")
         dropped["visits without codes"] = uncoded.height
 
-    patients = whole.sort("visit").group_by("patient_id").agg(pl.struct("codes", "time", "text").alias("visits"))
+    fields = ["codes", "time", "text", *(["drg_severity"] if "drg_severity" in visits.columns else [])]
+    patients = whole.sort("visit").group_by("patient_id").agg(pl.struct(fields).alias("visits"))
     without = visits["patient_id"].n_unique() - patients.height
     if rule == "default":
         dropped["patients without any code"] = without

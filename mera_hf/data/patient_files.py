@@ -83,7 +83,8 @@ def _open_file(path: Path):
 
 
 def _type_fault(name: str, found: pa.DataType, wanted: pa.DataType) -> str | None:
-    """What is wrong with the type of a column, in words; widths, and null for a column without values, are free."""
+    """What is wrong with the type of a column, in words; widths, null for a column without values, and further fields (such
+    as `drg_severity`, which nothing here reads) are free."""
     from pyarrow import types
 
     if types.is_null(found):

@@ -43,7 +43,8 @@ class PrepareReport:
         dropped (`dict[str, int]`): what is not in the dataset, in words, and how many.
         unknown_codes (`list[dict]`): each unknown spelling: `value`, `version`, `count`, `nearest`, `other`.
         cohort (`dict`): `patients`, `visits`, `codes` (distinct), `codes_per_visit`, `visits_per_patient`,
-            `single_visit_patients` (those below `min_visits` that are kept in train).
+            `single_visit_patients` (those below `min_visits` that are kept in train), and `drg_severities` (visits
+            whose DRG severity is known) where the source has them.
         splits (`dict[str, dict]`): `patients` and `visits` of each split.
         fingerprint (`str`): 16 hex digits of the sha256 of the rows in their splits, the same wherever they are
             prepared.
@@ -87,6 +88,8 @@ class PrepareReport:
         lines += [f"  {'distinct codes':<44}{cohort['codes']:>9,}"]
         lines += [f"  {'codes per visit':<44}{cohort['codes_per_visit']:>9.2f}"]
         lines += [f"  {'visits per patient':<44}{cohort['visits_per_patient']:>9.2f}"]
+        if "drg_severities" in cohort:
+            lines += [f"  {'visits with a known DRG severity':<44}{cohort['drg_severities']:>9,}"]
         dropped = {what: count for what, count in self.dropped.items() if count}
         if dropped:
             lines += ["", "  left out"]
@@ -375,8 +378,9 @@ def _cohort_counts(rows: pl.DataFrame, codes: int) -> dict:
     import polars as pl
 
     visits = int(rows["visits"].list.len().sum())
-    per_visit = rows.select(pl.col("visits").explode().struct.field("codes").list.len().mean()).item()
-    return {
+    fields = rows.select(pl.col("visits").explode()).unnest("visits")
+    per_visit = fields["codes"].list.len().mean()
+    counts = {
         "patients": rows.height,
         "visits": visits,
         "codes": codes,
@@ -384,6 +388,9 @@ def _cohort_counts(rows: pl.DataFrame, codes: int) -> dict:
         "visits_per_patient": round(visits / rows.height, 4),
         "single_visit_patients": int(rows["single"].sum()),
     }
+    if "drg_severity" in fields.columns:
+        counts["drg_severities"] = fields["drg_severity"].count()
+    return counts
 
 
 def _fingerprint(tables: dict[str, pl.DataFrame]) -> str:
@@ -425,14 +432,15 @@ def _write(
     from datasets import Dataset
 
     from mera_hf.data.card import dataset_card
-    from mera_hf.data.schema import VISITS_FEATURES, check_visits
+    from mera_hf.data.schema import DRG_VISITS_FEATURES, VISITS_FEATURES, check_visits
     from mera_hf.data.splits import check_disjoint
 
     check_disjoint({name: table["patient_id"].to_list() for name, table in tables.items()})
+    features = DRG_VISITS_FEATURES if "drg_severities" in report.cohort else VISITS_FEATURES
     (folder / "data").mkdir()
     for name, table in tables.items():
         # Parquet carries the schema's own types, so that every reader sees the same features.
-        arrow = table.to_arrow().cast(VISITS_FEATURES.arrow_schema)
+        arrow = table.to_arrow().cast(features.arrow_schema)
         check_visits(Dataset(arrow))
         pq.write_table(arrow, folder / "data" / f"{name}.parquet", compression="zstd")
     lines = ",\n".join(json.dumps(code, ensure_ascii=False) for code in vocabulary)
@@ -482,7 +490,8 @@ def load_codes(folder: str | os.PathLike) -> list[dict]:
 
 
 def load_prepared(folder: str | os.PathLike) -> datasets.DatasetDict:
-    """Open a prepared folder and check it: `train`, `validation` and `test`, each with `VISITS_FEATURES`.
+    """Open a prepared folder and check it: `train`, `validation` and `test`, each with `VISITS_FEATURES`, or
+    `DRG_VISITS_FEATURES` where the source has DRG severities.
 
     The rows are read into memory and never copied into a cache, where patient data would outlive the folder.
 

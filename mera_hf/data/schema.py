@@ -1,4 +1,8 @@
-"""The visits schema: one row a patient. Every source ends in it, every consumer begins with `check_visits`."""
+"""The visits schema: one row a patient. Every source ends in it, every consumer begins with `check_visits`.
+
+Visits of a source that has it (MIMIC) also hold `drg_severity`. It is coded after discharge: it serves the analysis of
+predictions, and no model or reference ranker reads it.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,11 @@ VISITS_FEATURES = Features(
     }
 )
 
+# drg_severity: severity of illness of the visit's APR-DRG, 1 minor, 2 moderate, 3 major, 4 extreme, null where not known
+DRG_VISITS_FEATURES = Features(
+    VISITS_FEATURES | {"visits": List({**VISITS_FEATURES["visits"].feature, "drg_severity": Value("int8")})}
+)
+
 QUALIFIED_CODE = r"^ICD(9|10)CM:\S+$"
 
 
@@ -29,12 +38,13 @@ def check_visits(dataset: datasets.Dataset) -> None:
     """Check that a dataset keeps the visits schema; return nothing, or raise at the first fault.
 
     Args:
-        dataset (`datasets.Dataset`): the dataset to check, one row a patient (`VISITS_FEATURES`).
+        dataset (`datasets.Dataset`): the dataset to check, one row a patient (`VISITS_FEATURES` or
+            `DRG_VISITS_FEATURES`).
 
     Raises:
         InputError: a missing or misshapen column, a patient without visits, a visit without codes, a code without its
-            version, visits out of the order of their times, a patient who has two rows. The message names the row
-            (the first row is row 0, as in `dataset[0]`) and the fix.
+            version, visits out of the order of their times, a DRG severity that is not 1 to 4, a patient who has two rows.
+            The message names the row (the first row is row 0, as in `dataset[0]`) and the fix.
     """
     import polars as pl
 
@@ -47,7 +57,7 @@ def check_visits(dataset: datasets.Dataset) -> None:
     # Compared as Arrow types, so that a `large_string` column, which Polars writes, is refused here and not in a
     # model.
     for name, feature in VISITS_FEATURES.items():
-        if dataset.features[name] != feature:
+        if dataset.features[name] not in (feature, DRG_VISITS_FEATURES[name]):
             raise InputError(
                 f"The column `{name}` has the type {dataset.features[name]}, not {feature}. "
                 f"Cast it: dataset.cast(VISITS_FEATURES)."
@@ -86,6 +96,12 @@ def check_visits(dataset: datasets.Dataset) -> None:
         "visit {number} has the time {time!r}, which is before the visit ahead of it. Sort the visits of the patient "
         "by time.",
     )
+    if "drg_severity" in visits.columns:
+        fail(
+            visits.filter(~pl.col("drg_severity").is_between(1, 4)),
+            "visit {number} has the DRG severity {drg_severity}. Write 1 (minor) to 4 (extreme), or null where it is not "
+            "known.",
+        )
     codes = visits.select("row", "number", pl.col("codes").alias("code")).explode("code")
     fail(
         codes.filter(~pl.col("code").str.contains(QUALIFIED_CODE).fill_null(False)),

@@ -5,7 +5,7 @@
      "improvement": {"all" | "first": {"ece", "interval"}},                                 of `codes` over `before`
      "set": {"ece", "brier", "bins", "expected", "actual", "groups"}, "set_before": the same,
      "conformal": {"source", "patients_fitted", "codes" | "visits": {"0.9": {"reached", "interval", ...}}},
-     "severity": {"correlations", "groups"}}
+     "severity": {"correlations", "groups", "known", "drg_groups"}}       the last two where visits have a DRG severity
     R = {"ece", "brier", "bins": [{"predicted", "observed", "count"}], "first": {the same over each patient's first 40 codes}}
 
 `codes` are the probabilities that the checkpoint gives, `before` those without its calibration, sigmoid(code logit - EOV
@@ -36,6 +36,7 @@ from mera_hf.evaluation.severity import comorbidities, severity_figures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -51,6 +52,7 @@ def calibration_section(
     samples: Sequence[Sample],
     validation: Dataset,
     batch_size: int = 64,
+    drg_severity: np.ndarray | None = None,
 ) -> dict | None:
     """Measure calibration, coverage and what EOV knows, on patients that nothing was fitted on.
 
@@ -61,6 +63,7 @@ def calibration_section(
         validation (`Dataset`): visits dataset of the validation patients, which the temperature is fitted on, and the
             conformal sets where the checkpoint has none. With fewer than 20 of them these are left out.
         batch_size (`int`, defaults to 64): patients in a forward pass.
+        drg_severity (`np.ndarray`, *optional*): of the visits that were to be predicted, see `target_severity`.
 
     Returns:
         the section, see the module's text; `None` with fewer than 20 samples, which say nothing about probabilities.
@@ -112,6 +115,8 @@ def calibration_section(
         section["conformal"] = {"source": source, **conformal_coverage(shares.numpy(), truth, thresholds)}
 
     measures["history_codes"] = _history_sizes(samples)
+    if drg_severity is not None:
+        measures["drg_severity"] = drg_severity
     section["severity"] = severity_figures(measures | (comorbidities(samples, config.codes) or {}))
     return section
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mera_hf.evaluation.severity import SAYS
+from mera_hf.evaluation.severity import SAYS, title_of
 
 
 METHODS = {
@@ -25,8 +25,8 @@ def calibration_words(metrics: dict) -> dict | None:
 
     Returns:
         `dict`: `lead` and `sets` (sentences), `methods`, `coverage` and `severity` (rows of tables, each a title and its
-        texts), `measures` (headings of `severity`), `patients_fitted` (of the coverage), `missing` (how to install) and
-        `alternatives` (texts of plots by name).
+        texts), `measures` (headings of `severity`), `patients_fitted` (of the coverage), `missing` (how to install), `drg`
+        (whether DRG severity is one of the measures) and `alternatives` (texts of plots by name).
     """
     section = metrics.get("calibration")
     if section is None:
@@ -49,7 +49,8 @@ def calibration_words(metrics: dict) -> dict | None:
             f"By its probabilities, the codes above EOV should hold {parts['expected']:.2f} right ones a patient; they hold "
             f"{parts['actual']:.2f}."
         )
-    correlations = section["severity"]["correlations"]
+    severity = section["severity"]
+    correlations, known = severity["correlations"], severity.get("known", {})
     others = [name for name in SAYS if any(name in row for row in correlations.values())]
     words = {
         "lead": lead,
@@ -76,12 +77,13 @@ def calibration_words(metrics: dict) -> dict | None:
         "measures": [SAYS[name] for name in correlations],
         "severity": [
             (
-                SAYS[other],
+                title_of(other, known),
                 [_correlation(row.get(other)) if other != name else "" for name, row in correlations.items()],
             )
             for other in others
         ],
-        "missing": section["severity"].get("missing"),
+        "missing": severity.get("missing"),
+        "drg": "drg_severity" in known,
     }
     said = ", ".join(
         f"{_points(b['predicted'])} % said, {_points(b['observed'])} % recorded" for b in first["bins"][-3:]
@@ -89,13 +91,17 @@ def calibration_words(metrics: dict) -> dict | None:
     words["alternatives"] = {"reliability": f"Reliability diagram of the first 40 codes. The likeliest bins: {said}."}
     if sets:
         words["alternatives"]["expected"] = f"Expected against actual right codes in the predicted sets. {sets}"
-    groups = [group for group in section["severity"].get("groups", ()) if "set_size" in group]
-    if groups:
-        ends = "; ".join(
-            f"{group['comorbidities']} comorbidities: {group['set_size']:.1f} codes above EOV, {group['true_size']:.1f} true"
-            for group in (groups[0], groups[-1])
-        )
-        words["alternatives"]["severity"] = f"Line plot of codes per patient by number of comorbidities. {ends}."
+    for name, by, title, of in (
+        ("severity", "number of comorbidities", "{comorbidities} comorbidities", severity.get("groups", ())),
+        ("drg_severity", SAYS["drg_severity"], "severity {drg_severity}", severity.get("drg_groups", ())),
+    ):
+        groups = [group for group in of if "set_size" in group]
+        if groups:
+            ends = "; ".join(
+                f"{title.format(**group)}: {group['set_size']:.1f} codes above EOV, {group['true_size']:.1f} true"
+                for group in (groups[0], groups[-1])
+            )
+            words["alternatives"][name] = f"Line plot of codes per patient by {by}. {ends[0].upper()}{ends[1:]}."
     return words
 
 

@@ -29,6 +29,7 @@ from mera_hf.evaluation.rankings import write_rankings
 from mera_hf.evaluation.reference import REFERENCES, fit_references
 from mera_hf.evaluation.report import example_patient, write_plots, write_report
 from mera_hf.evaluation.results import build_metrics, table_markdown, write_metrics, write_text
+from mera_hf.evaluation.severity import target_severity
 from mera_hf.evaluation.strata import measure_strata
 from mera_hf.evaluation.tally import tally_ranking
 from mera_hf.evaluation.tree_distance import measure_distance
@@ -149,7 +150,8 @@ def evaluate_checkpoint(
         "heart_failure": measure_heart_failure(patients),
     }
 
-    calibration = calibration_section(model, tokenizer, ranking, samples, dataset["validation"], batch_size)
+    severity = target_severity(dataset[split], samples)
+    calibration = calibration_section(model, tokenizer, ranking, samples, dataset["validation"], batch_size, severity)
     metrics = build_metrics(
         dataset={
             "name": description["source"],

@@ -3,7 +3,8 @@
 Severity is read from the codes of the earlier visits by pycomorb (in the extra `report`): the number of Elixhauser
 comorbidities (0 to 31), their van Walraven score, and the Charlson score without points for age, all with the code lists of
 Quan et al. 2005 for ICD-9-CM and ICD-10. A data set that holds categories in place of full codes shows only the comorbidities
-that are whole categories, and so fewer. DRG severity is left out: it is not in the visits schema.
+that are whole categories, and so fewer. Where a data set has it (MIMIC), the severity of illness of the APR-DRG of the visit
+that was to be predicted stands beside them: 1 minor to 4 extreme, known only afterwards.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mera_hf.evaluation.reliability import FEWEST
 
 if TYPE_CHECKING:
     import numpy as np
+    from datasets import Dataset
 
     from mera_hf.data.samples import Sample
 
@@ -29,6 +31,7 @@ SAYS = {
     "comorbidities": "Elixhauser comorbidities",
     "van_walraven": "van Walraven score",
     "charlson": "Charlson score",
+    "drg_severity": "DRG severity of the visit",
 }
 OF_MODEL = ("eov_probability", "set_size", "expected_codes")
 MISSING = "The comorbidity scores need pycomorb, which is not installed: pip install 'mera_hf[report]'"
@@ -73,6 +76,25 @@ def comorbidities(samples: Sequence[Sample], codes: Sequence[str]) -> dict[str, 
     }
 
 
+def target_severity(rows: Dataset | Sequence[dict], samples: Sequence[Sample]) -> np.ndarray | None:
+    """APR-DRG severity of illness of the visits to be predicted, for analysis alone: no ranker reads it.
+
+    Args:
+        rows (`datasets.Dataset` or `Sequence[dict]`): the visits dataset that the samples were made of.
+        samples (`Sequence[Sample]`): see `prediction_samples`.
+
+    Returns:
+        float array of shape (samples,), 1 minor to 4 extreme, nan where it is not known; `None` where it is of no visit.
+    """
+    import numpy as np
+
+    if "drg_severity" not in rows[samples[0].patient]["visits"][0]:
+        return None
+    targets = (rows[sample.patient]["visits"][len(sample.history)] for sample in samples)
+    severity = np.array([target["drg_severity"] for target in targets], dtype=float)  # `None` becomes nan
+    return None if np.isnan(severity).all() else severity
+
+
 def spearman(a: np.ndarray, b: np.ndarray) -> dict | None:
     """Spearman's rank correlation `rho` with its 95 % `interval`, by Fisher's z with the standard error of Bonett and Wright
     (2000), sqrt((1 + rho^2 / 2) / (n - 3)). `None` where a side is constant, or with fewer than 10 patients.
@@ -93,22 +115,33 @@ def severity_figures(measures: dict[str, np.ndarray]) -> dict:
     """Correlations of what the model says with what was true and how ill the patients were, and means by comorbidities.
 
     Args:
-        measures (`dict[str, np.ndarray]`): arrays of shape (patients,) under names of [`SAYS`]; the comorbidity scores may be
-            missing.
+        measures (`dict[str, np.ndarray]`): arrays of shape (patients,) under names of [`SAYS`]; the comorbidity scores and
+            `drg_severity` may be missing, and `drg_severity` may be nan.
 
     Returns:
         `dict`: `correlations`, from each of the model's measures to the others as [`spearman`] has them; `groups` by number
         of Elixhauser comorbidities, the last with that many or more: `comorbidities`, `patients`, and from 10 patients on
         the means `set_size`, `expected_codes`, `true_size` and `eov_probability`; `missing`, how to install, without
-        pycomorb.
+        pycomorb. With `drg_severity`, whose correlations are over the patients that have it, also `known`, their number as
+        `{"drg_severity": n}`, and `drg_groups`, see [`drg_groups`].
     """
+    import numpy as np
+
     others = [name for name in SAYS if name in measures and name not in ("eov_probability", "expected_codes")]
+    known = {other: ~np.isnan(measures[other]) for other in others}
     figures = {
         "correlations": {
-            name: {other: spearman(measures[name], measures[other]) for other in others if other != name}
+            name: {
+                other: spearman(measures[name][known[other]], measures[other][known[other]])
+                for other in others
+                if other != name
+            }
             for name in OF_MODEL
         }
     }
+    if "drg_severity" in measures:
+        figures["known"] = {"drg_severity": int(known["drg_severity"].sum())}
+        figures["drg_groups"] = drg_groups(measures["drg_severity"], measures)
     if "comorbidities" not in measures:
         return figures | {"missing": MISSING}
     return figures | {"groups": groups_by("comorbidities", measures["comorbidities"], measures)}
@@ -139,3 +172,27 @@ def groups_by(name: str, number: np.ndarray, measures: dict[str, np.ndarray]) ->
             group |= {each: float(measures[each][chosen].mean()) for each in means}
         groups.append(group)
     return groups
+
+
+def drg_groups(severity: np.ndarray, measures: dict[str, np.ndarray]) -> list[dict]:
+    """[`groups_by`] DRG severity, "1" to "4" under `drg_severity`, of the patients that have one.
+
+    Args:
+        severity (`np.ndarray` of shape (patients,)): 1 to 4, or nan.
+        measures (`dict[str, np.ndarray]`): as in [`severity_figures`].
+    """
+    import numpy as np
+
+    known = ~np.isnan(severity)
+    groups = groups_by(
+        "drg_severity", severity[known].astype(int), {name: values[known] for name, values in measures.items()}
+    )
+    # There is no severity 0, and none above 4
+    return [group | {"drg_severity": group["drg_severity"].replace("4+", "4")} for group in groups[1:]]
+
+
+def title_of(measure: str, known: dict[str, int]) -> str:
+    """A measure in words, with the number of patients where it is not known of all: `DRG severity of the visit (n 812)`."""
+    if measure not in known:
+        return SAYS[measure]
+    return f"{SAYS[measure]} (n {f'{known[measure]:,}' if known[measure] >= FEWEST else f'< {FEWEST}'})"

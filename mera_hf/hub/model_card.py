@@ -34,7 +34,7 @@ EXAMPLES = (
     ("ICD9CM:401.9", "ICD9CM:401", "ICD10CM:I10"),
     ("ICD9CM:428.0", "ICD9CM:428", "ICD10CM:I50.9"),
 )
-TRAINING_FIELDS = ("recipe", "seed", "seconds", "hardware", "validation", "log", "run_url")  # of `training.json`
+TRAINING_FIELDS = ("recipe", "seed", "seconds", "hardware", "validation", "log", "tracker")  # of `training.json`
 OPEN_STRATA = ("training_frequency", "repeated_history")  # the others are folded
 QUESTIONS = {
     "code_to_definition": "code -> definition",
@@ -55,7 +55,8 @@ def model_card(
         repo_id (`str`, *optional*): its name on the Hub; the folder's name without it.
         notes (`str` or `Path`, *optional*): a Markdown file with further sections, put before the limits. In it
             `{{ table("x/metrics.json") }}` is the table of these metrics beside the file, and
-            `{{ memorized("memorization.json") }}` that of the exact match.
+            `{{ memorized("memorization.json") }}` that of the exact match, and `{{ says("x/experiment.json") }}` the first
+            sentence of what an experiment says.
 
     Raises:
         [`~mera_hf.errors.InputError`]: if the folder holds no checkpoint of MERA, or the metrics are not those of one.
@@ -219,9 +220,14 @@ def _render_notes(notes: str | Path | None) -> str | None:
         return template.render(
             table=lambda name: table_markdown(read_metrics(path.parent / name)),
             memorized=lambda name: markdown_table(_memorized_table(_read(path.parent / name))),
+            says=lambda name, sentences=1: _first_sentences(_read(path.parent / name)["says"], sentences),
         )
     except jinja2.TemplateError as error:
         raise InputError(f"`--notes` {str(path)!r} cannot be filled in: {error}") from error
+
+
+def _first_sentences(text: str, number: int) -> str:
+    return " ".join(re.split(r"(?<=\.) (?=[A-Z])", text)[:number])
 
 
 def _check_same_model(training: Mapping, run: Mapping) -> None:
@@ -325,7 +331,8 @@ def _duration(seconds: float) -> str:
 def _hardware(hardware: Mapping) -> str:
     if "accelerators" in hardware:
         return f"{hardware['accelerators']} x {hardware['device']}"
-    return f"a {hardware['device']}, {hardware['threads']} threads"
+    threads = hardware["threads"]
+    return f"a {hardware['device']}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _results(metrics: Mapping) -> dict:

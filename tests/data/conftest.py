@@ -101,16 +101,16 @@ def write(path: Path, text: str) -> Path:
 @pytest.fixture
 def raw(tmp_path):
     """Write the raw files of a source under `raw/`, with `replace={old: new}` applied to
-    one of them, or with lower-case column names; return the folder."""
+    one of them, or with lower-case column names, and `more` tables (name to text) beside them; return the folder."""
 
-    def make(source, table=None, replace=None, suffix=".csv", lower=False):
+    def make(source, table=None, replace=None, suffix=".csv", lower=False, more=None):
         tables = {
             "diabetes130": {"diabetic_data": DIABETES},
             "mimic3": MIMIC3,
             "mimic4": {f"hosp/{name}": text for name, text in MIMIC4.items()},
             "desynpuf": {"DE1_0_2008_to_2010_Inpatient_Claims_Sample_1": DESYNPUF},
             "visits_csv": {"visits": VISITS},
-        }[source]
+        }[source] | (more or {})
         folder = tmp_path / "raw"
         for name, text in tables.items():
             if table in (None, name):

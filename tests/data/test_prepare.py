@@ -13,7 +13,7 @@ from datasets import load_dataset
 from mera_hf.cli.prepare import add_parser, run
 from mera_hf.data import prepare as prepare_module
 from mera_hf.data.prepare import check_raw_files, load_codes, load_prepared, prepare, read_report
-from mera_hf.data.schema import VISITS_FEATURES
+from mera_hf.data.schema import DRG_VISITS_FEATURES, VISITS_FEATURES
 from mera_hf.data.splits import random_split
 from mera_hf.errors import InputError
 
@@ -44,6 +44,7 @@ def test_diabetes130_counts(diabetes):
     (_, multi), (_, single) = diabetes
     assert multi.read == {"patients": 71_518, "visits": 101_766, "code_rows": 303_496}
     assert (multi.cohort["patients"], multi.cohort["visits"], multi.cohort["codes"]) == (16_773, 47_021, 793)
+    assert multi.fingerprint == "b6852758fdb0ddf9" and "drg_severities" not in multi.cohort
     assert {name: counts["patients"] for name, counts in multi.splits.items()} == {
         "train": 11_778,
         "validation": 1_639,
@@ -108,6 +109,44 @@ def test_demo_card(demo, tmp_path, source, license):
         and "Open Database License" in (tmp_path / "out/LICENSE").read_text()
     )
     assert "patients with fewer than 2 visits" in text and report.fingerprint in text
+
+
+def test_drg_severities_of_the_demo(demo, tmp_path):
+    """They come and go with the table, and change nothing else."""
+    source = tmp_path / "raw"
+    shutil.copytree(demo("mimic4"), source)
+    graded = prepare("mimic4", source, tmp_path / "graded")
+    (source / "hosp" / "drgcodes.csv").unlink()
+    plain = prepare("mimic4", source, tmp_path / "plain")
+
+    table = pl.read_csv(demo("mimic4") / "hosp" / "drgcodes.csv").filter(pl.col("drg_type") == "APR")
+    admissions = pl.read_csv(demo("mimic4") / "hosp" / "admissions.csv").join(table, on="hadm_id", how="left")
+    recorded = {
+        (str(patient), time.replace(" ", "T")): severity
+        for patient, time, severity in admissions.select("subject_id", "admittime", "drg_severity").iter_rows()
+    }
+    found, bare = load_prepared(tmp_path / "graded"), load_prepared(tmp_path / "plain")
+    opened = load_dataset(str(tmp_path / "graded"), cache_dir=str(tmp_path / "cache"))
+    known = 0
+    for name, rows in found.items():
+        assert rows.features == opened[name].features == DRG_VISITS_FEATURES and rows[0] == opened[name][0]
+        assert bare[name].features == VISITS_FEATURES
+        for row, other in zip(rows, bare[name], strict=True):
+            severities = [visit.pop("drg_severity") for visit in row["visits"]]
+            assert severities == [recorded[row["patient_id"], visit["time"]] for visit in row["visits"]]
+            assert row == other
+            known += len(severities) - severities.count(None)
+    assert graded.cohort == plain.cohort | {"drg_severities": known} and known == 171
+    assert graded.fingerprint != plain.fingerprint and load_codes(tmp_path / "graded") == load_codes(
+        tmp_path / "plain"
+    )
+    assert "visits with a known DRG severity" in graded.table()
+    assert "Of the visits, 171 have a `drg_severity`" in (tmp_path / "graded" / "README.md").read_text()
+    card = (tmp_path / "plain" / "README.md").read_text()
+    assert "drg_severity" not in card and "| DRG severities of visits (no table DRGCODES) | 275 |" in card
+    assert "no table DRGCODES" in plain.table()
+    again = prepare("mimic4", demo("mimic4"), tmp_path / "plain", overwrite=True)
+    assert again.changes == ["raw file drgcodes.csv is new"] and again.fingerprint == graded.fingerprint
 
 
 def test_full_mimic_is_marked_credentialed(raw, tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset, Value
 
-from mera_hf.data.schema import VISITS_FEATURES, check_visits
+from mera_hf.data.schema import DRG_VISITS_FEATURES, VISITS_FEATURES, check_visits
 from mera_hf.errors import InputError
 
 
@@ -44,6 +44,21 @@ def test_good_rows_pass():
 def test_faults_name_the_row_and_the_fix(dataset, message):
     with pytest.raises(InputError, match=message):
         check_visits(dataset)
+
+
+def graded(severity):
+    columns = {**rows(GOOD, GOOD).to_dict(), "visits": [GOOD, [visit | {"drg_severity": severity} for visit in GOOD]]}
+    return Dataset.from_dict(columns, features=DRG_VISITS_FEATURES)
+
+
+def test_visits_may_have_a_drg_severity():
+    for severity in (1, 4, None):
+        check_visits(graded(severity))
+    for severity in (0, 5):
+        with pytest.raises(
+            InputError, match=rf"Row 1: visit 0 has the DRG severity {severity}\. Write 1 \(minor\) to 4"
+        ):
+            check_visits(graded(severity))
 
 
 def test_a_selection_is_checked_and_not_the_whole_table():

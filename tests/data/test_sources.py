@@ -129,7 +129,11 @@ def test_mimic3(raw, lower, suffix):
 
 def test_mimic3_counts_what_it_drops(raw):
     records = read("mimic3", raw("mimic3"))
-    assert records.dropped == {"diagnosis rows without a code": 1, "diagnosis rows without an admission": 1}
+    assert records.dropped == {
+        "diagnosis rows without a code": 1,
+        "diagnosis rows without an admission": 1,
+        "DRG severities of visits (no table DRGCODES)": 6,
+    }
     _, report, dropped = normalize_codes(records, "drop")
     assert dropped == {"unknown codes": 1, "codes repeated within a visit": 1}
     assert [(row["value"], row["count"]) for row in report.rows()] == [("99999", 1)]
@@ -153,6 +157,81 @@ def test_mimic4(raw, inside, suffix):
 
 def test_mimic4_year_is_the_fields_estimate(raw):
     assert read("mimic4", raw("mimic4")).visits["year"].to_list() == [2012, 2014, 2018, 2019]
+
+
+DRG = {  # file; table; severity of each visit, in their order; what is counted
+    "mimic3": (
+        "DRGCODES",
+        """\
+ROW_ID,SUBJECT_ID,HADM_ID,DRG_TYPE,DRG_CODE,DESCRIPTION,DRG_SEVERITY,DRG_MORTALITY
+1,1,101,"APR ",720,Septicemia,2,4
+2,1,101,"APR ",720,Septicemia,4,1
+3,1,101,"APR ",720,Septicemia,3,1
+4,1,102,HCFA,14,Stroke,4,4
+5,1,102,MS,64,Stroke,4,4
+6,2,200,"APR ",420,Diabetes,0,0
+7,2,201,"APR ",194,Heart failure,1,1
+8,3,300,"APR ",139,Pneumonia,,
+9,9,999,"APR ",139,Pneumonia,3,3
+""",
+        [4, None, None, 1, None, None],
+        {"APR-DRG rows without a severity (0 or empty)": 2, "APR-DRG rows without an admission": 1},
+    ),
+    "mimic4": (
+        "hosp/drgcodes",
+        """\
+subject_id,hadm_id,drg_type,drg_code,description,drg_severity,drg_mortality
+1,11,APR,420,Diabetes,3,2
+1,11,HCFA,637,"Diabetes, with MCC",,
+2,20,HCFA,637,Diabetes,,
+2,21,APR,194,Hypertension,1,1
+2,21,APR,199,Hypertension,2,1
+""",
+        [None, 3, None, 2],
+        {"APR-DRG rows without a severity (0 or empty)": 0, "APR-DRG rows without an admission": 0},
+    ),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+@pytest.mark.parametrize("source", DRG)
+def test_drg_severity_is_the_highest_of_the_apr_rows(raw, source, suffix):
+    name, table, severity, counted = DRG[source]
+    without = read(source, raw(source, suffix=suffix))
+    assert "drg_severity" not in without.visits.columns
+    assert without.dropped["DRG severities of visits (no table DRGCODES)"] == without.visits.height
+    records = read(source, raw(source, suffix=suffix, more={name: table}))
+    assert records.visits["drg_severity"].to_list() == severity and records.visits.schema["drg_severity"] == pl.Int8
+    assert records.dropped.items() >= counted.items() and not any("no table" in what for what in records.dropped)
+    assert records.visits.drop("drg_severity").equals(without.visits) and records.codes.equals(without.codes)
+    assert [path.name for path in records.files[-2:]] == [without.files[-1].name, f"{name.split('/')[-1]}{suffix}"]
+
+
+@pytest.mark.parametrize(
+    "source,old,new,message",
+    [
+        (
+            "mimic3",
+            "Septicemia,3,1",
+            "Septicemia,5,1",
+            r"DRGCODES\.csv, row 4: `drg_severity` is 5\. Write 1 \(minor\)",
+        ),
+        ("mimic3", "DRG_SEVERITY", "SEVERITY", r"DRGCODES\.csv: column `drg_severity` is missing"),
+        ("mimic4", "Diabetes,3,2", "Diabetes,-1,2", r"drgcodes\.csv, row 2: `drg_severity` is -1\. Write 1 \(minor\)"),
+        (
+            "mimic4",
+            "Diabetes,3,2",
+            "Diabetes,major,2",
+            r"drgcodes\.csv, row 2: `drg_severity` is 'major', not a number",
+        ),
+        ("mimic4", "2,21,APR,194", "2,x,APR,194", r"drgcodes\.csv, row 5: `hadm_id` is 'x', not a number"),
+    ],
+)
+def test_a_bad_drg_severity_is_named(raw, source, old, new, message):
+    name, table, *_ = DRG[source]
+    folder = raw(source, name, {old: new}, more={name: table})
+    with pytest.raises(InputError, match=message):
+        read(source, folder)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import CODES, encoder_of, patients, tiny_mera
 
+from mera_hf.data.samples import prediction_samples
 from mera_hf.data.timelines import LengthSampler, TimelineCollator, TimelineDataset
 from mera_hf.errors import InputError
 from mera_hf.timeline_mera import collate_timelines
@@ -30,6 +31,18 @@ def test_datasets_are_read_like_lists(llama):
     rows = patients(3)
     dataset = TimelineDataset(Dataset.from_list(rows), encoder_of(*llama))
     assert [dataset[row] for row in range(3)] == [encoder_of(*llama).encode(row) for row in rows]
+
+
+def test_nothing_that_a_model_reads_holds_the_drg_severity(llama):
+    rows, encoder = patients(20), encoder_of(*llama)
+    graded = [
+        row | {"visits": [visit | {"drg_severity": 1 + number % 4} for number, visit in enumerate(row["visits"])]}
+        for row in rows
+    ]
+    for row, other in zip(rows, graded, strict=True):
+        assert encoder.encode(other) == encoder.encode(row)
+        assert encoder.encode_history(other) == encoder.encode_history(row)
+    assert prediction_samples(graded, CODES, "every") == prediction_samples(rows, CODES, "every")
 
 
 def test_patients_without_a_visit_to_predict_are_counted(llama):

@@ -196,6 +196,31 @@ def test_the_report_says_it_in_words(measured):
     assert second.startswith("sets made to hold 80, 90, 95 % of the true codes hold ")
 
 
+def test_the_report_shows_the_drg_severity_of_the_visit(measured):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    from mera_hf.evaluation.report import render_report
+
+    model, tokenizer, validation, _, samples, ranking, plain = measured
+    severity = np.tile([1, 2, 3, 4, np.nan], len(samples) // 5)
+    section = calibration_section(model, tokenizer, ranking, samples, validation, drg_severity=severity)
+    assert section["severity"]["known"] == {"drg_severity": 64}
+    assert [(group["drg_severity"], group["patients"]) for group in section["severity"]["drg_groups"]] == [
+        *(("1", 16), ("2", 16), ("3", 16), ("4", 16))
+    ]
+    pages = []
+    for each in (plain, section):
+        metrics = metrics_dict(calibration=each)
+        curves = {name: np.linspace(0.1, 0.7, 40) for name in metrics["rankers"]}
+        pages.append(render_report({"metrics": metrics, "curves": curves}))
+    before, page = pages
+    assert page.count("<svg") == before.count("<svg") + 1 and "DRG" not in before
+    first, last = (section["severity"]["drg_groups"][i] for i in (0, -1))
+    said = [f"{group['set_size']:.1f} codes above EOV, {group['true_size']:.1f} true" for group in (first, last)]
+    assert f"by DRG severity of the visit. Severity 1: {said[0]}; severity 4: {said[1]}." in page
+    assert "DRG severity of the visit (n 64)" in page
+
+
 def test_better_and_worse_are_told_apart(measured):
     section = copy.deepcopy(measured[-1])
     for interval, word in (([0.1, 0.2], "better"), ([-0.2, -0.1], "worse"), ([-0.1, 0.1], "neither better nor worse")):

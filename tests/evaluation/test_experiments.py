@@ -1,6 +1,7 @@
 """Experiments without training: plans, decoding against brute force, what EOV knows, words, tables and files."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -178,6 +179,42 @@ def test_what_eov_knows(tmp_path):
 
     one = eov_knowledge([runs[0][0]], samples, CODES)
     assert one["correlations"]["set_size"]["true_size"]["rho"] == pytest.approx(alone[0]["rho"])
+
+
+def test_what_eov_knows_of_drg_severity(tmp_path):
+    draw = np.random.default_rng(1)
+    sizes = draw.integers(1, 6, 80)
+    samples = [Sample(i, [[int(draw.integers(len(CODES)))]], list(range(size)), {}) for i, size in enumerate(sizes)]
+    severity = np.where(sizes < 5, sizes, np.nan)  # as many true codes, where it is known
+    known = sizes < 5
+    _, runs = fake_runs(tmp_path, samples)
+    runs = [run for run, _ in runs]
+    found, without = eov_knowledge(runs, samples, CODES, severity), eov_knowledge(runs, samples, CODES)
+    alone = [spearman(run.ranking()[1][known], severity[known]) for run in runs]
+    rho = found["correlations"]["set_size"]["drg_severity"]
+    assert rho["rho"]["values"] == pytest.approx([each["rho"] for each in alone])
+    assert found["known"] == {"drg_severity": known.sum()}
+    assert [group["drg_severity"] for group in found["groups"]["drg_severity"]] == ["1", "2", "3", "4"]
+    mean = np.mean([run.ranking()[1] for run in runs], axis=0)
+    assert found["groups"]["drg_severity"][1]["set_size"] == pytest.approx(mean[sizes == 2].mean())
+    assert without == {
+        "correlations": {
+            name: {other: of for other, of in row.items() if other != "drg_severity"}
+            for name, row in found["correlations"].items()
+        },
+        "groups": {name: of for name, of in found["groups"].items() if name != "drg_severity"},
+        **{name: of for name, of in found.items() if name not in ("correlations", "groups", "known")},
+    }
+    result = eov(0.3) | {"eov": found}
+    says = conclusion(result)
+    assert "the number of codes above EOV goes strongly with the number of true codes" in says
+    assert "goes strongly with the DRG severity of the visit (Spearman 0." in says
+    text, page = experiment_text(result | {"says": says}), experiment_markdown(result | {"says": says}, {})
+    assert f"DRG severity of the visit (n {known.sum()})" in text and "DRG severity of the visit (n" in page
+    pytest.importorskip("matplotlib")
+    write_experiment(result | {"says": says}, tmp_path / "eov")
+    table = (tmp_path / "eov" / "table.md").read_text()
+    assert re.search(r"; DRG severity 1: \d\.\d to DRG severity 4: \d\.\d\.", table)
 
 
 # Words

@@ -11,7 +11,7 @@ import torch
 from tiny import CODES, patients, tiny_mera
 
 from mera_hf.data import patient_files
-from mera_hf.data.schema import VISITS_FEATURES
+from mera_hf.data.schema import DRG_VISITS_FEATURES, VISITS_FEATURES
 from mera_hf.errors import InputError
 from mera_hf.evaluation.predicting import predict_dataset
 
@@ -104,6 +104,13 @@ def test_a_split_of_a_prepared_folder(llama, tmp_path):
     assert_ranked(tmp_path / "train", model, tokenizer, ROWS[4:10], len(CODES))
     with pytest.raises(InputError, match="`split` is 'dev'; choose one of train, validation, test"):
         predict_dataset(model, tokenizer, tmp_path / "in", tmp_path / "out", split="dev")
+
+
+def test_files_with_a_drg_severity_are_ranked_as_without(llama, tmp_path):
+    graded = [row | {"visits": [visit | {"drg_severity": 4} for visit in row["visits"]]} for row in ROWS]
+    for name, rows, schema in (("plain", ROWS, SCHEMA), ("graded", graded, DRG_VISITS_FEATURES.arrow_schema)):
+        predict_dataset(*llama, write(tmp_path / f"{name}.parquet", rows, schema), tmp_path / name, top_k=7)
+    assert parts(tmp_path / "plain") == parts(tmp_path / "graded")
 
 
 def test_without_visits_the_profile_ranks(llama, tmp_path):

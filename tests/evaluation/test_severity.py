@@ -1,12 +1,29 @@
 import importlib.util
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
+from tiny import FAMILIES, randomise_head, texts
 
-from mera_hf.data.samples import Sample
+from mera_hf.data.prepare import load_codes, load_prepared, prepare
+from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.evaluation import severity as module
-from mera_hf.evaluation.severity import MISSING, comorbidities, severity_figures, spearman
+from mera_hf.evaluation.calibration_words import calibration_words
+from mera_hf.evaluation.checkpoint import evaluate_checkpoint
+from mera_hf.evaluation.model_ranking import rank_samples
+from mera_hf.evaluation.severity import (
+    MISSING,
+    comorbidities,
+    drg_groups,
+    severity_figures,
+    spearman,
+    target_severity,
+    title_of,
+)
+from mera_hf.training.code_tokens import add_code_tokens
+from mera_hf.training.from_scratch import from_scratch
 
 
 CODES = [
@@ -88,3 +105,112 @@ def test_groups_by_comorbidities():
     ]
     assert "set_size" not in groups[1], "too small to be measured"
     assert groups[0]["set_size"] == 14.5 and groups[3]["true_size"] == pytest.approx(np.arange(55, 67).mean())
+
+
+def graded_row(*severities):
+    return {"visits": [{"codes": ["ICD9CM:486"], "text": None, "drg_severity": value} for value in severities]}
+
+
+def test_the_severity_is_that_of_the_visit_to_be_predicted():
+    rows = [graded_row(4, 3), graded_row(2), graded_row(1, 2, None), graded_row(None, None, None, 1)]
+    samples = prediction_samples(rows, ["ICD9CM:486"])
+    np.testing.assert_array_equal(target_severity(rows, samples), [3, np.nan, 1])
+    every = prediction_samples(rows, ["ICD9CM:486"], "every")
+    np.testing.assert_array_equal(target_severity(rows, every), [3, 2, np.nan, np.nan, np.nan, 1])
+    assert target_severity(rows, every[1:1] + every[2:3]) is None, "known of no visit to be predicted"
+    plain = [{"visits": [{"codes": ["ICD9CM:486"], "text": None}] * 2}]
+    assert target_severity(plain, prediction_samples(plain, ["ICD9CM:486"])) is None
+
+
+def test_correlations_are_over_the_patients_that_have_a_severity():
+    draw = np.random.default_rng(0)
+    severity = draw.integers(1, 5, 80).astype(float)
+    measures = {name: draw.random(80) + 0.2 * severity for name in (*module.OF_MODEL, "true_size", "history_codes")}
+    unknown = draw.random(80) < 0.3
+    severity[unknown] = np.nan
+    figures = severity_figures(measures | {"drg_severity": severity})
+    assert figures["known"] == {"drg_severity": (~unknown).sum()} and 0 < unknown.sum() < 80
+    for name in module.OF_MODEL:
+        rho = figures["correlations"][name]["drg_severity"]["rho"]
+        assert rho == pytest.approx(stats.spearmanr(measures[name][~unknown], severity[~unknown]).statistic)
+        rho = figures["correlations"][name]["history_codes"]["rho"]
+        assert rho == pytest.approx(stats.spearmanr(measures[name], measures["history_codes"]).statistic)
+    without = severity_figures(measures)
+    assert "known" not in without and "drg_groups" not in without
+    for name, row in without["correlations"].items():
+        assert row == {other: of for other, of in figures["correlations"][name].items() if other != "drg_severity"}
+    assert title_of("drg_severity", figures["known"]) == f"DRG severity of the visit (n {(~unknown).sum()})"
+    assert title_of("drg_severity", {"drg_severity": 9}) == "DRG severity of the visit (n < 10)"
+    assert title_of("charlson", figures["known"]) == "Charlson score"
+
+
+@pytest.mark.parametrize(
+    ("patients", "expected"),
+    [
+        ((12, 3, 20, 15), [("1", 12), ("2", 3), ("3", 20), ("4", 15)]),
+        ((12, 13, 20, 3), [("1", 12), ("2", 13), ("3+", 23)]),
+        ((2, 2, 2, 2), []),
+    ],
+)
+def test_groups_by_drg_severity(patients, expected):
+    severity = np.append(np.repeat([1.0, 2, 3, 4], patients), [np.nan] * 5)
+    measures = {name: np.arange(len(severity), dtype=float) for name in module.SAYS}
+    groups = drg_groups(severity, measures)
+    assert [(group["drg_severity"], group["patients"]) for group in groups] == expected
+    if groups:
+        assert groups[0]["set_size"] == 5.5 and ("set_size" in groups[1]) == (groups[1]["patients"] >= 10)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A tiny model measured on the MIMIC-IV demo as it is, and without its table of DRGs."""
+    root = tmp_path_factory.mktemp("drg")
+    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "mimic4_demo", root / "raw")
+    prepare("mimic4", root / "raw", root / "graded")
+    (root / "raw" / "hosp" / "drgcodes.csv").unlink()
+    prepare("mimic4", root / "raw", root / "plain")
+    model, tokenizer = from_scratch(FAMILIES["llama"] | {"max_position_embeddings": 4096}, texts(), 0)
+    add_code_tokens(model, tokenizer, [row["code"] for row in load_codes(root / "graded")])
+    randomise_head(model)
+    model.eval()
+    options = {"split": "train", "references": ("prevalence",)}  # 31 patients; validation and test are too few
+    return (
+        model,
+        tokenizer,
+        root,
+        [evaluate_checkpoint(model, tokenizer, root / name, **options) for name in ("graded", "plain")],
+    )
+
+
+def test_the_demo_is_measured_against_its_drg_severities(evaluated):
+    model, tokenizer, root, (graded, plain) = evaluated
+    rows = load_prepared(root / "graded")["train"]
+    samples = prediction_samples(rows, model.config.codes)
+    severity = np.array([row["visits"][-1]["drg_severity"] for row in rows], dtype=float)
+    known = ~np.isnan(severity)
+    assert len(samples) == len(rows) > known.sum() > 10
+    figures = graded.metrics["calibration"]["severity"]
+    assert figures["known"] == {"drg_severity": known.sum()}
+    ranking = rank_samples(model, tokenizer, samples)
+    said = (ranking.eov_logits - ranking.logits.logsumexp(-1)).sigmoid().numpy()
+    expected = stats.spearmanr(said[known], severity[known]).statistic
+    assert figures["correlations"]["eov_probability"]["drg_severity"]["rho"] == pytest.approx(expected)
+
+    other = plain.metrics["calibration"]["severity"]
+    assert not {"known", "drg_groups"} & set(other) and "drg_severity" not in other["correlations"]["set_size"]
+    for part in ("rankers", "controls", "strata", "findings"):
+        assert graded.metrics[part] == plain.metrics[part], "nothing but the analysis reads it"
+
+
+def test_the_report_shows_the_row_where_there_is_one(evaluated):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    from mera_hf.evaluation.report import render_report
+
+    graded, plain = (evaluation.report for evaluation in evaluated[-1])
+    n = graded["metrics"]["calibration"]["severity"]["known"]["drg_severity"]
+    title = f"DRG severity of the visit (n {n})"
+    assert calibration_words(graded["metrics"])["severity"][-1][0] == title
+    page, other = render_report(graded), render_report(plain)
+    assert title in page and "coded after discharge" in page
+    assert "DRG" not in other

@@ -253,6 +253,15 @@ def test_an_adapter_is_loaded_on_its_base_and_has_the_log_of_its_training(checkp
     assert "1,744 steps, 8 passes" in card
 
 
+def test_the_run_of_a_tracker_is_linked_where_it_can_be_seen(tmp_path):
+    run = {"name": "wandb", "id": "a1b2", "url": "https://wandb.ai/org/mera/runs/a1b2"}
+    folder = write_checkpoint(tmp_path / "x", training={**TRAINING, "tracker": run})
+    assert "The log of the training: [a1b2](https://wandb.ai/org/mera/runs/a1b2) (wandb)." in model_card(folder)
+    for unseen in (None, {**run, "url": None}):
+        folder = write_checkpoint(tmp_path / f"x{unseen is None}", training={**TRAINING, "tracker": unseen})
+        assert "The log of the training" not in model_card(folder)
+
+
 def test_what_it_had_memorized_is_in_its_card(tmp_path):
     folder = write_checkpoint(tmp_path / "x", training={**TRAINING, "memorization": MEMORIZATION})
     assert "It had memorized what its codes mean" in model_card(folder) and "| 100.0 | 98.3 |" in model_card(folder)
@@ -280,10 +289,17 @@ def test_notes_take_their_tables_from_files(checkpoint, tmp_path):
     write_metrics(few(), tmp_path / "metrics.json")
     (tmp_path / "memorization.json").write_text(json.dumps(MEMORIZATION))
     notes = tmp_path / "notes.md"
-    notes.write_text('## More\n\n{{ table("metrics.json") }}\n\n{{ memorized("memorization.json") }}\n')
+    (tmp_path / "experiment.json").write_text(
+        json.dumps({"says": "No: R@20 -0.2 points (-0.4 to +0.1). Nor here. No."})
+    )
+    notes.write_text(
+        '## More\n\n{{ table("metrics.json") }}\n\n{{ memorized("memorization.json") }}\n\n'
+        '{{ says("experiment.json") }}|{{ says("experiment.json", 2) }}\n'
+    )
     card = model_card(checkpoint, notes=notes)
     assert card.index("## Environmental cost") < card.index("## More") < card.index("## Limits")
     assert "| copy history | **26.3** |" in card and "| definition -> code | 100.0 | 99.6 |" in card
+    assert "No: R@20 -0.2 points (-0.4 to +0.1).|No: R@20 -0.2 points (-0.4 to +0.1). Nor here.\n" in card
     notes.write_text("{{ tabel('x') }}")
     with pytest.raises(InputError, match="'tabel' is undefined"):
         model_card(checkpoint, notes=notes)
@@ -320,7 +336,8 @@ def test_cards_of_the_repository_hold_no_other_numbers(folder):
     if data.get("library_name") is None:
         pytest.skip("written by hand")
     assert data.license in LICENCES
-    files = [json.loads(path.read_text()) for path in folder.rglob("*.json")]
+    shipped = ROOT / "mera_hf" / "checkpoints" / folder.name
+    files = [json.loads(path.read_text()) for where in (folder, shipped) for path in where.rglob("*.json")]
     if "recipe" in data.tags:
         base = {path.parent for path in RECIPES.glob("*/train-*.yaml") if data.base_model in path.read_text()}
         assert card == recipe_card(base.pop(), folder.name), "render it again: mera card recipes/... --output ..."

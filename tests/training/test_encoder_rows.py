@@ -1,38 +1,16 @@
 """Code rows that start from a sentence encoder."""
 
-import sys
-
 import pytest
 import torch
 from tiny import CODES, SMALL, texts
-from transformers import AutoModel, BertConfig
 
 from mera_hf.errors import InputError
-from mera_hf.icd import describe
 from mera_hf.training.code_tokens import add_code_tokens, encode_sentences
-from mera_hf.training.from_scratch import from_scratch, word_tokenizer
+from mera_hf.training.from_scratch import from_scratch
 
 
 def base():
     return from_scratch({"model_type": "llama", **SMALL}, texts(), 0)
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    """A tiny sentence encoder on disk, as a folder and as an importable package that carries it."""
-    root = tmp_path_factory.mktemp("packages")
-    package = root / "tiny_sentence_encoder"
-    tokenizer = word_tokenizer([describe(code) for code in CODES])
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    AutoModel.from_config(config).eval().save_pretrained(package / "model")
-    tokenizer.save_pretrained(package / "model")
-    (package / "__init__.py").write_text("")
-    sys.path.insert(0, str(root))
-    yield package / "model"
-    sys.path.remove(str(root))
 
 
 def test_an_embedding_is_the_mean_of_its_own_tokens_at_length_one(encoder):

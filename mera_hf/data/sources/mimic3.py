@@ -1,5 +1,5 @@
-"""MIMIC-III (v1.4) and its demo: ADMISSIONS, DIAGNOSES_ICD and PATIENTS, upper- or lower-case columns, .csv or
-.csv.gz."""
+"""MIMIC-III (v1.4) and its demo: ADMISSIONS, DIAGNOSES_ICD, PATIENTS and, if it is there, DRGCODES; upper- or lower-case
+columns, .csv or .csv.gz."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from mera_hf.data.sources.drg import attach_severity
 from mera_hf.data.sources.records import (
     Origin,
     Records,
@@ -80,13 +81,14 @@ DISCHARGE = {
 
 
 def read(data_dir: Path) -> Records:
-    """Read the three tables. Admissions are in order of `admittime`, equal times in order of `hadm_id`.
+    """Read the tables. Admissions are in order of `admittime`, equal times in order of `hadm_id`.
 
     Args:
-        data_dir (`Path`): folder with ADMISSIONS, DIAGNOSES_ICD and PATIENTS.
+        data_dir (`Path`): folder with ADMISSIONS, DIAGNOSES_ICD, PATIENTS and perhaps DRGCODES.
 
     Raises:
-        InputError: a table or column is missing, a time is unreadable or empty, an admission or patient occurs twice.
+        InputError: a table or column is missing, a time is unreadable or empty, an admission or patient occurs twice, a
+            DRG severity is not 0 to 4.
     """
     paths = [find_table(data_dir, name) for name in ("ADMISSIONS", "DIAGNOSES_ICD", "PATIENTS")]
     admissions_path, diagnoses_path, patients_path = paths
@@ -117,17 +119,22 @@ def read(data_dir: Path) -> Records:
         diagnoses_path, diagnoses.with_columns(pl.lit("ICD9CM").alias("version")), admissions
     )
 
+    admissions, drg_files, unused = attach_severity(data_dir, admissions)
     license_file = odbl_license(data_dir)
     return Records(
         patients=patients,
         visits=admissions.select(
-            "visit", "patient_id", iso("admittime").alias("time"), stay_text(admissions, DISCHARGE).alias("text")
+            "visit",
+            "patient_id",
+            iso("admittime").alias("time"),
+            stay_text(admissions, DISCHARGE).alias("text"),
+            *(["drg_severity"] if drg_files else []),
         ),
         codes=codes,
-        files=paths,
+        files=paths + drg_files,
         origin=DEMO if license_file else ORIGIN,
         license_file=license_file,
-        dropped=dropped,
+        dropped=dropped | unused,
     )
 
 

@@ -1,4 +1,5 @@
-"""MIMIC-IV and its demo: hosp/admissions, hosp/diagnoses_icd and hosp/patients, .csv or .csv.gz."""
+"""MIMIC-IV and its demo: hosp/admissions, hosp/diagnoses_icd, hosp/patients and, if it is there, hosp/drgcodes, .csv or
+.csv.gz."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from mera_hf.data.sources.drg import attach_severity
 from mera_hf.data.sources.mimic3 import attach_codes, stay_text
 from mera_hf.data.sources.records import (
     Origin,
@@ -75,7 +77,7 @@ DISCHARGE = {
 
 
 def read(data_dir: Path) -> Records:
-    """Read the three tables. Admissions are in order of `admittime`, equal times in order of `hadm_id`.
+    """Read the tables. Admissions are in order of `admittime`, equal times in order of `hadm_id`.
 
     `year` of a visit is the estimate of the field: the admission's year, moved so that `anchor_year` falls on the
     first year of `anchor_year_group`.
@@ -85,7 +87,8 @@ def read(data_dir: Path) -> Records:
 
     Raises:
         InputError: a table or column is missing, a time or number is unreadable, an admission or patient occurs
-            twice, an `icd_version` is neither 9 nor 10, an admission's patient is not in `patients`.
+            twice, an `icd_version` is neither 9 nor 10, an admission's patient is not in `patients`, a DRG severity is
+            not 0 to 4.
     """
     hosp = data_dir / "hosp" if (data_dir / "hosp").is_dir() else data_dir
     paths = [find_table(hosp, name) for name in ("admissions", "diagnoses_icd", "patients")]
@@ -144,6 +147,7 @@ def read(data_dir: Path) -> Records:
     )
     codes, dropped = attach_codes(diagnoses_path, diagnoses, admissions)
 
+    admissions, drg_files, unused = attach_severity(hosp, admissions)
     license_file = odbl_license(hosp) or odbl_license(hosp.parent)
     return Records(
         patients=patients,
@@ -153,10 +157,11 @@ def read(data_dir: Path) -> Records:
             iso("admittime").alias("time"),
             stay_text(admissions, DISCHARGE).alias("text"),
             "year",
+            *(["drg_severity"] if drg_files else []),
         ),
         codes=codes,
-        files=paths,
+        files=paths + drg_files,
         origin=DEMO if license_file else ORIGIN,
         license_file=license_file,
-        dropped=dropped,
+        dropped=dropped | unused,
     )

@@ -44,7 +44,8 @@ class Records:
         patients (`pl.DataFrame`): `patient_id`, `sex` ("F", "M" or null), `age` (years at first visit,
             `Float32`), `race`.
         visits (`pl.DataFrame`): `visit` (0, 1, ... in order of patient, then time), `patient_id`, `time`, `text`, and
-            `year` (estimated calendar year) where the source has one.
+            where the source has them `year` (estimated calendar year) and `drg_severity` (`Int8`, 1 to 4, null where it
+            is not known).
         codes (`pl.DataFrame`): `visit`, `version` (`ICD9CM` or `ICD10CM`), `raw` (as spelled in the file), `file`
             (index into `files`) and `row` (the row in that file, as `read_table` counts), in the order of the source.
         files (`list[Path]`): the raw files that were read.
@@ -71,15 +72,22 @@ def find_table(folder: Path, *names: str) -> Path:
     """
     if not folder.is_dir():
         raise InputError(f"`data_dir` {str(folder)!r} is not a folder. Name the folder that holds {names[0]}.csv.")
+    if (found := look_for_table(folder, *names)) is not None:
+        return found
+    raise InputError(
+        f"The folder {str(folder)!r} has no {' or '.join(f'{name}.csv' for name in names)} (nor .csv.gz). "
+        f"Put the table there, or point `data_dir` at the folder that has it."
+    )
+
+
+def look_for_table(folder: Path, *names: str) -> Path | None:
+    """As [`find_table`], for a table that a folder may lack: `None` then."""
     present = {path.name.lower(): path for path in sorted(folder.iterdir())}
     for name in names:
         for suffix in (".csv", ".csv.gz"):
             if (found := present.get(name.lower() + suffix)) is not None:
                 return found
-    raise InputError(
-        f"The folder {str(folder)!r} has no {' or '.join(f'{name}.csv' for name in names)} (nor .csv.gz). "
-        f"Put the table there, or point `data_dir` at the folder that has it."
-    )
+    return None
 
 
 def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pl.DataFrame:

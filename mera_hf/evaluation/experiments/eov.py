@@ -12,7 +12,7 @@ from mera_hf.evaluation.experiments.runs import Run
 from mera_hf.evaluation.model_ranking import rank_samples
 from mera_hf.evaluation.reliability import FEWEST
 from mera_hf.evaluation.results import spread
-from mera_hf.evaluation.severity import OF_MODEL, comorbidities, groups_by, severity_figures
+from mera_hf.evaluation.severity import OF_MODEL, comorbidities, drg_groups, groups_by, severity_figures
 
 
 def decided(run: Run, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
@@ -38,21 +38,25 @@ def decided(run: Run, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     return run.kept("eov", measure)
 
 
-def eov_knowledge(runs: Sequence[Run], samples: Sequence[Sample], codes: Sequence[str]) -> dict:
+def eov_knowledge(
+    runs: Sequence[Run], samples: Sequence[Sample], codes: Sequence[str], drg_severity: np.ndarray | None = None
+) -> dict:
     """Correlations of what EOV says with the sizes of visits and with severity, and means by size.
 
     Args:
         runs (`Sequence[Run]`): of one variant, one a seed.
         samples (`Sequence[Sample]`): the test patients.
         codes (`Sequence[str]`): the codes that the runs rank.
+        drg_severity (`np.ndarray`, *optional*): of the visits that were to be predicted, see `target_severity`.
 
     Returns:
         `dict`:
 
         - `correlations`: from each of the model's measures to the others `{"rho", "interval"}`, Spearman's with several seeds
           as a spread and the interval over patients averaged over seeds; `None` where a side is constant.
-        - `groups`: by the numbers of codes `predicted` and `true` and of `comorbidities`, as [`groups_by`] has them, of
-          measures averaged over seeds.
+        - `groups`: by the numbers of codes `predicted` and `true`, of `comorbidities` and by `drg_severity`, as
+          [`groups_by`] and [`drg_groups`] have them, of measures averaged over seeds.
+        - `known`: with DRG severities, the number of patients that have one.
         - `commonest_size`: the number of true `codes` that most visits have, and their `share`.
         - `missing`: how to install, without pycomorb.
     """
@@ -61,6 +65,8 @@ def eov_knowledge(runs: Sequence[Run], samples: Sequence[Sample], codes: Sequenc
         "history_codes": np.array([len({code for visit in sample.history for code in visit}) for sample in samples]),
     }
     fixed |= comorbidities(samples, codes) or {}
+    if drg_severity is not None:
+        fixed["drg_severity"] = drg_severity
     measured = []
     for run in tqdm(runs, desc="EOV", unit="run"):
         arrays = decided(run, samples)
@@ -70,6 +76,9 @@ def eov_knowledge(runs: Sequence[Run], samples: Sequence[Sample], codes: Sequenc
     mean = {name: np.mean([measures[name] for measures in measured], axis=0) for name in OF_MODEL} | fixed
     numbers = {"predicted": np.rint(mean["set_size"]).astype(int), "true": fixed["true_size"]}
     numbers |= {name: fixed[name] for name in ("comorbidities",) if name in fixed}
+    by_number = {name: groups_by(name, number, mean) for name, number in numbers.items()}
+    if drg_severity is not None:
+        by_number["drg_severity"] = drg_groups(drg_severity, mean)
     result = {
         "correlations": {
             name: {other: _over_seeds([each["correlations"][name][other] for each in figures]) for other in others}
@@ -77,12 +86,12 @@ def eov_knowledge(runs: Sequence[Run], samples: Sequence[Sample], codes: Sequenc
         },
         "groups": {
             name: [group if group["patients"] >= FEWEST else group | {"patients": f"< {FEWEST}"} for group in groups]
-            for name, groups in ((name, groups_by(name, number, mean)) for name, number in numbers.items())
+            for name, groups in by_number.items()
         },
     }
     counts = np.bincount(fixed["true_size"])
     result["commonest_size"] = {"codes": int(counts.argmax()), "share": float(counts.max() / len(samples))}
-    return result | {key: figures[0][key] for key in ("missing",) if key in figures[0]}
+    return result | {key: figures[0][key] for key in ("missing", "known") if key in figures[0]}
 
 
 def _over_seeds(correlations: list[dict | None]) -> dict | None:

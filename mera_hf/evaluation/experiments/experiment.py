@@ -22,6 +22,7 @@ from mera_hf.evaluation.metrics import KS
 from mera_hf.evaluation.ontology import ontology_analysis
 from mera_hf.evaluation.paired import compare, holm
 from mera_hf.evaluation.results import COLUMNS, spread
+from mera_hf.evaluation.severity import target_severity
 from mera_hf.evaluation.tally import Tally, tally_ranking
 from mera_hf.training.recipe import recipe_name
 
@@ -126,7 +127,8 @@ def run_experiment(name: str, setting: Setting, seeds: Sequence[int] = (0, 1, 2)
             for when in asked[0]
         }
     if name == "eov":
-        result[name] = eov_knowledge(runs[RECIPE], samples, candidates)
+        severity = target_severity(dataset["test"], samples)
+        result[name] = eov_knowledge(runs[RECIPE], samples, candidates, severity)
     if name == "ontology":
         # The rows of a model that was not told the tree
         model, _ = runs["levels_none"][0].open()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mera_hf.evaluation.experiments.words import points
 from mera_hf.evaluation.results import COLUMNS, format_figure, mean_of
-from mera_hf.evaluation.severity import OF_MODEL
+from mera_hf.evaluation.severity import OF_MODEL, title_of
 from mera_hf.evaluation.severity import SAYS as MEASURES
 
 
@@ -102,10 +102,13 @@ def exact_match_rows(result: dict) -> list[tuple[str, dict]]:
 
 def eov_table(result: dict) -> Table:
     """Spearman's correlations of what the model says with sizes and severity."""
-    correlations = result["eov"]["correlations"]
+    correlations, known = result["eov"]["correlations"], result["eov"].get("known", {})
     others = [name for name in MEASURES if any(name in of for of in correlations.values())]
     rows = [
-        [MEASURES[other], *(_correlation(correlations[name].get(other)) if other != name else "" for name in OF_MODEL)]
+        [
+            title_of(other, known),
+            *(_correlation(correlations[name].get(other)) if other != name else "" for name in OF_MODEL),
+        ]
         for other in others
     ]
     return ["Spearman with", *(MEASURES[name] for name in OF_MODEL)], rows

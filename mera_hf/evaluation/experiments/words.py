@@ -124,7 +124,7 @@ def _eov(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[st
     first = f"{amounts[strength(size)] if size else 'Nothing'}: "
     texts = []
     for name, others in correlations.items():
-        pairs = [(other, others.get(other)) for other in ("true_size", "comorbidities")]
+        pairs = [(other, others.get(other)) for other in ("true_size", "comorbidities", "drg_severity")]
         goes = [f"{_goes(found)} with {_measure(other)} ({_rho(found)})" for other, found in pairs if found]
         if goes and name != "expected_codes":
             texts.append(f"{_measure(name)} {' and '.join(goes)}")

@@ -118,4 +118,5 @@ def _measured(groups: dict[str, list[dict]]) -> dict[str, list[dict]]:
 
 
 def _of_group(name: str, group: dict) -> str:
-    return f"{group[name]} {name}: {group['set_size']:.1f}"
+    words = f"DRG severity {group[name]}" if name == "drg_severity" else f"{group[name]} {name}"
+    return f"{words}: {group['set_size']:.1f}"

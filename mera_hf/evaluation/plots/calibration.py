@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+BY = {
+    "comorbidities": "Elixhauser comorbidities in the history",
+    "drg_severity": "DRG severity of the visit, 1 to 4",
+}
+
+
 @styled
 def reliability_plot(calibration: dict) -> Figure:
     """Said against recorded, over each patient's first codes: with the checkpoint's calibration and without.
@@ -49,12 +55,14 @@ def expected_plot(calibration: dict) -> Figure:
 
 
 @styled
-def severity_plot(groups: Sequence[dict]) -> Figure:
-    """How many codes are true, expected and predicted, by the number of comorbidities in the history.
+def severity_plot(groups: Sequence[dict], by: str = "comorbidities") -> Figure:
+    """How many codes are true, expected and predicted, by the number of comorbidities in the history or by DRG severity.
 
     Args:
         groups (`Sequence[dict]`):
-            `calibration.severity.groups` of a `metrics.json`; groups without figures are left empty.
+            `calibration.severity.groups` of a `metrics.json`, or `drg_groups`; groups without figures are left empty.
+        by (`str`, defaults to `"comorbidities"`):
+            Or `"drg_severity"`.
     """
     figure, axes = new_figure(3.4)
     measured = [(x, group) for x, group in enumerate(groups) if "set_size" in group]
@@ -71,9 +79,9 @@ def severity_plot(groups: Sequence[dict]) -> Figure:
         axes.plot([x for x, _ in measured], ys, color=color, linewidth=1.8, markersize=5, **style)
         axes.text(measured[-1][0] + 0.25, y, label, va="center", color=color, fontweight="bold")
     axes.set(ylim=(0, top), xlim=(-0.3, len(groups) - 0.8))
-    names = [f"{group['comorbidities']}\nn {group['patients']:,}" for group in groups]
+    names = [f"{group[by]}\nn {group['patients']:,}" for group in groups]
     axes.set_xticks(range(len(groups)), names, fontsize=9.5)
-    axes.set_xlabel("Elixhauser comorbidities in the history (n patients)")
+    axes.set_xlabel(f"{BY[by]} (n patients)")
     axes.set_title("codes per patient", color=MUTED)
     axes.grid(axis="y", color=FAINT, linewidth=0.5)
     axes.spines["left"].set_visible(False)
@@ -86,9 +94,10 @@ def calibration_plots(calibration: dict) -> dict[str, Figure]:
     figures = {"reliability": reliability_plot(calibration)}
     if calibration.get("set", {}).get("groups"):
         figures["expected"] = expected_plot(calibration)
-    groups = calibration["severity"].get("groups", ())
-    if sum("set_size" in group for group in groups) > 1:
-        figures["severity"] = severity_plot(groups)
+    for name, by, part in (("severity", "comorbidities", "groups"), ("drg_severity", "drg_severity", "drg_groups")):
+        groups = calibration["severity"].get(part, ())
+        if sum("set_size" in group for group in groups) > 1:
+            figures[name] = severity_plot(groups, by)
     return figures
 
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.plots.style import ACCENT, FAINT, MUTED, PURPLE, TEAL, WARM, new_figure, spread_out, styled
+from mera_hf.evaluation.plots.style import (
+    ACCENT,
+    FAINT,
+    INK,
+    MUTED,
+    PURPLE,
+    TEAL,
+    WARM,
+    new_figure,
+    spread_out,
+    styled,
+)
 
 
 if TYPE_CHECKING:
@@ -15,24 +26,27 @@ LOOKS = {  # label, colour, marker, line
     "true": ("true codes", WARM, "D", (0, (4, 1.5))),
     "predicted": ("codes above EOV", ACCENT, "o", "solid"),
     "comorbidities": ("comorbidities", TEAL, "^", (0, (6, 1.5, 1.5, 1.5))),
+    "drg_severity": ("DRG severity", INK, "s", (0, (1, 1.5))),
 }
 
 
 @styled
 def eov_plot(groups: dict[str, Sequence[dict]]) -> Figure:
-    """Above, the probability of EOV by numbers of codes predicted, true codes and comorbidities; below, the size of the set
-    by the true size and by comorbidities.
+    """Above, the probability of EOV by numbers of codes predicted, true codes and comorbidities and by DRG severity; below,
+    the size of the set by the true size, comorbidities and DRG severity.
 
     Args:
         groups (`dict[str, Sequence[dict]]`):
-            `predicted`, `true` and, where they are known, `comorbidities` to groups as
+            `predicted`, `true` and, where they are known, `comorbidities` and `drg_severity` to groups as
             [`groups_by`](mera_hf.evaluation.severity.groups_by) has them; groups without means are left empty.
     """
     figure, (above, below) = new_figure(5.4, 2, 1)
-    widest = max(map(len, groups.values()))
+    widest = max(1 + int(of[-1][name].rstrip("+")) for name, of in groups.items() if of)
     _lines(above, {name: _points(name, of, "eov_probability", 100) for name, of in groups.items()})
     above.set_title("mean probability of EOV (%) by number of … (hollow: or more)", color=MUTED)
-    sizes = {name: _points(name, groups[name], "set_size", 1) for name in ("true", "comorbidities") if name in groups}
+    sizes = {
+        name: _points(name, groups[name], "set_size", 1) for name in LOOKS if name in groups and name != "predicted"
+    }
     _lines(below, sizes)
     below.set_title("mean number of codes above EOV by number of …", color=MUTED)
     top = below.get_ylim()[1]
@@ -54,7 +68,7 @@ def _points(name: str, groups: Sequence[dict], measure: str, scale: float) -> li
 
 
 def _lines(axes, points: dict[str, list[tuple[int, float]]]) -> None:
-    """A line for each, with its label at its end; the last point stands for so many or more."""
+    """A line for each, with its label at its end; the last point, if hollow, stands for so many or more."""
     shown = {name: pairs for name, pairs in points.items() if pairs}
     top = 1.12 * max(y for pairs in shown.values() for _, y in pairs) or 1.0
     axes.set_ylim(0, top)
@@ -63,7 +77,8 @@ def _lines(axes, points: dict[str, list[tuple[int, float]]]) -> None:
         label, color, marker, line = LOOKS[name]
         axes.plot(*zip(*pairs, strict=True), color=color, marker=marker, linestyle=line, linewidth=1.8, markersize=5)
         last, end = pairs[-1]
-        axes.plot(last, end, marker=marker, color=color, markersize=7, markerfacecolor="white", zorder=4)
+        if name != "drg_severity" or last < 4:  # there is none above 4
+            axes.plot(last, end, marker=marker, color=color, markersize=7, markerfacecolor="white", zorder=4)
         axes.annotate(
             label,
             xy=(1.02, labels[name]),

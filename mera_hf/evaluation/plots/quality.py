@@ -27,7 +27,7 @@ def quality_plot(metrics: dict) -> Figure:
     columns = [column for column in PANELS if any(column in figures for figures in rankers.values())]
     n_rows = -(-len(columns) // 2)
     looks = looks_of(rankers)
-    labels = [shortened(title_of(name), 16) for name in rankers]
+    labels = [shortened(title_of(name), 24) for name in rankers]
     figure, axes = new_figure(n_rows * (0.45 + 0.2 * len(rankers)), n_rows, 2)
     for i, panel in enumerate(axes.flat):
         if i >= len(columns):

@@ -31,7 +31,8 @@ def recall_plot(curves: dict[str, Sequence[float]]) -> Figure:
         curves (`dict[str, Sequence[float]]`):
             Ranker to `recall@k` for k = 1 .. kmax, fractions.
     """
-    figure, axes = new_figure(3.7)
+    height = max(3.7, 0.34 * len(curves))
+    figure, axes = new_figure(height)
     lengths = {len(curve) for curve in curves.values()}
     if len(lengths) != 1:
         raise InputError(f"`curves` must have one length for all rankers, not {sorted(lengths)}.")
@@ -39,10 +40,10 @@ def recall_plot(curves: dict[str, Sequence[float]]) -> Figure:
     top = max(max(curve) for curve in curves.values())
     ks = range(1, kmax + 1)
     looks = looks_of(curves)
-    labels = {name: shortened(title_of(name), 16) for name in curves}
+    labels = {name: shortened(title_of(name), 24) for name in curves}
     for name, curve in curves.items():
         axes.plot(ks, [100 * value for value in curve], **{**looks[name], "marker": None})
-    gap = 100 * top / 14.5  # a line of text
+    gap = 100 * top / 13 * 3.7 / height  # a line of text
     label_ys = spread_out({name: 100 * curve[-1] for name, curve in curves.items()}, gap)
     for name, y in label_ys.items():
         axes.annotate(

@@ -27,5 +27,5 @@ def calibration_sections(metrics: Mapping) -> dict[str, dict]:
         }
     caption = "Rank correlations (Spearman) of what the model says, with 95 % intervals"
     severity = Table(caption, ["with", *words["measures"]], [Row(*row) for row in words["severity"]])
-    sections["severity"] = {"missing": words["missing"], "table": severity}
+    sections["severity"] = {"missing": words["missing"], "drg": words["drg"], "table": severity}
     return sections

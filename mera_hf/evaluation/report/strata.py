@@ -84,7 +84,8 @@ def _strata_tables(strata: Mapping[str, Mapping], rankers: list[str]) -> list[Ta
         marks = [len(names) > 1 and value is not None and mean_of(value) == best for value in values]
         rows.append(Row(plain_name(stratum), [*numbers, *texts], [False] * len(counts) + marks))
     headings = ["stratum", *(key.replace("_", " ") for key in counts), *map(title_of, names)]
-    tables = [Table(f"{heading_of(metric)} in percent, MERA with its 95 % interval", headings, rows)]
+    surely = ", MERA with its 95 % interval" if any(_interval(entry, metric) for entry in strata.values()) else ""
+    tables = [Table(f"{heading_of(metric)} in percent{surely}", headings, rows)]
     others = [
         other
         for other in {**COLUMNS, **MORE_COLUMNS}
@@ -122,7 +123,8 @@ def fairness_section(metrics: Mapping) -> dict | None:
         for metric, gap in gaps.items()
         if gap.get("gap") is not None
     ]
-    headings = ["groups, measure", "best and worst", "gap (95 % interval)"]
+    intervals = any("interval" in gap for gaps in metrics.get("fairness", {}).values() for gap in gaps.values())
+    headings = ["groups, measure", "best and worst", f"gap{' (95 % interval)' * intervals}"]
     headings += ["named on one half", "gap on the other half"] if halves else []
     caption = "Largest gaps between groups of patients, MERA, points of percent"
     return {"table": Table(caption, headings, rows), "halves": halves} if rows else None
