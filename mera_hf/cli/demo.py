@@ -30,7 +30,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output-dir", metavar="DIR", default="mera-demo", help="where it goes (default mera-demo)")
+    parser.add_argument(
+        "--output-dir", metavar="DIR", help="where it goes (default mera-demo, and mera-demo-quick with --quick)"
+    )
     parser.add_argument("--quick", action="store_true", help="train nothing; show the model that comes with mera")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of weights and code orders (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
@@ -144,7 +146,7 @@ def _run_quick(args: argparse.Namespace) -> int:
 
 
 def _output_folder(args: argparse.Namespace) -> Path:
-    folder = Path(args.output_dir)
+    folder = Path(args.output_dir or ("mera-demo-quick" if args.quick else "mera-demo"))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not args.overwrite:
             raise InputError(f"`--output-dir` {folder} is not empty; choose another folder or add `--overwrite`.")

@@ -66,18 +66,26 @@ def test_a_folder_that_holds_no_demo_is_kept(tmp_path):
 
 def test_the_quick_demo_trains_nothing(short, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = mera("demo", "--quick", "--output-dir", "quick")
+    (tmp_path / "mera-demo").mkdir()
+    (tmp_path / "mera-demo" / "report.html").write_text("the whole demo's")
+    run = mera("demo", "--quick")
     assert run.status == 0, run.err
     assert short == [], "nothing reached for the network"
-    folder = tmp_path / "quick"
+    folder = tmp_path / "mera-demo-quick"
     assert {path.name for path in folder.iterdir()} == {"dataset", "metrics.json", "table.md", "report.html", "plots"}
     assert set(read_metrics(folder / "metrics.json")["rankers"]) == {"mera", *demo.QUICK_REFERENCES}
-    for words in ("1. Predict", "What moved these ranks", "2. Prepare", "3. Evaluate", "everything is in quick"):
+    for words in (
+        "1. Predict",
+        "What moved these ranks",
+        "2. Prepare",
+        "3. Evaluate",
+        "everything is in mera-demo-quick",
+    ):
         assert words in run.out
     suggested = next(line for line in run.out.splitlines() if line.strip().startswith("mera predict"))
     assert suggested.strip() == 'mera predict mera-tiny-diabetes130 --visits "428 250.00; 584 428" --sex F --age 72'
 
-    again = mera("demo", "--quick", "--output-dir", "quick")
+    again = mera("demo", "--quick")
     assert again.status == 2 and "add `--overwrite`" in again.err
 
 
