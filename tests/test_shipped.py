@@ -47,7 +47,10 @@ def test_the_files_are_small_whole_and_of_no_machine():
             assert not re.search(r'"(/|~|[A-Z]:\\|file:)', path.read_text()), f"{path.name} holds a path"
     common = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert {path.name for path in (CHECKPOINTS / TRAINED).iterdir()} == common | {"training.json"}
-    assert {path.name for path in (CHECKPOINTS / MEMORIZED).iterdir()} == common | {"memorization.json"}
+    assert {path.name for path in (CHECKPOINTS / MEMORIZED).iterdir()} == common | {
+        "memorization.json",
+        "memorize_run.json",
+    }
 
 
 def test_the_trained_one_reaches_what_it_says_on_validation(tmp_path):

@@ -2,31 +2,21 @@
 
 import contextlib
 import json
-import platform
 import sys
 import time
 from pathlib import Path
-
-import torch
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation.calibration import calibrate, enough_to_calibrate, measure
 from mera_hf.evaluation.conformal import fit_conformal
 from mera_hf.evaluation.model_ranking import trainer_metrics
+from mera_hf.training.hardware import hardware
 from mera_hf.training.mera_trainer import MeraTrainer, base_model
 from mera_hf.training.output_folder import OutputFolder
 from mera_hf.training.provenance import trained_on
 from mera_hf.training.sharded import whole_model
 from mera_hf.training.stages import load_model, save_checkpoint, wrap_with_adapter
 from mera_hf.training.tracked_run import TrackedRun
-
-
-def hardware(processes: int = 1) -> dict:
-    """What computes: `device`, the accelerator's name or the processor's architecture, and how many: `accelerators`, or
-    `threads` of all processes together."""
-    if torch.cuda.is_available():
-        return {"device": torch.cuda.get_device_name(), "accelerators": processes}
-    return {"device": f"CPU ({platform.machine()})", "threads": processes * torch.get_num_threads()}
 
 
 def train(

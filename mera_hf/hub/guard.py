@@ -24,7 +24,7 @@ TOKENIZER_FILES = (
     ),
     *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model"),
 )
-LOGS = ("training.json", "memorization.json")
+LOGS = ("training.json", "memorization.json", "memorize_run.json")
 CHECKPOINT_FILES = (
     *("config.json", "generation_config.json"),
     *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),

@@ -96,6 +96,7 @@ def model_card(
         spelled=_as_people_write(_example_visits(config)),
         adapter=adapter,
         training=training and {**dict.fromkeys(TRAINING_FIELDS), **training},
+        memorizing=_read(logs / "memorize_run.json"),
         memorized=_memorized_table(memorization or (training or {}).get("memorization")),
         metrics=metrics,
         results=_results(metrics) if metrics else None,

@@ -25,7 +25,7 @@ def test_every_stage_writes_its_files_and_says_where_and_what_next(work, source)
     folder, printed = work(source)
     assert names(folder / "dataset") >= {"README.md", "data", "codes.json", "prepare.json"}
     checkpoint = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    assert names(folder / "memorized") == checkpoint | {"memorization.json"}
+    assert names(folder / "memorized") == checkpoint | {"memorization.json", "memorize_run.json"}
     assert names(folder / "model") == checkpoint | {"training.json"}
 
     for verb, written, following in (
@@ -86,6 +86,8 @@ def test_evaluate_writes_a_valid_report(work, source, tmp_path, monkeypatch):
     assert names(tmp_path / "out") == {"metrics.json", "table.md", "report.html", "plots"}
     assert "R@20" in run.out and "copy history" in run.out
     memorized = json.loads((folder / "memorized" / "memorization.json").read_text())
+    log = json.loads((folder / "memorized" / "memorize_run.json").read_text())
+    assert log["seconds"] > 0 and log["hardware"]["device"] and log["tracker"] is None and log["log"][-1]["step"] > 0
     training = json.loads((folder / "model" / "training.json").read_text())
     assert training["memorization"] == memorized
     assert training["hardware"]["device"]

@@ -240,6 +240,16 @@ def test_a_memorized_checkpoint_claims_no_ranking(tmp_path):
     assert "memorized" in parsed(card).tags and parsed(card).pipeline_tag is None
     with pytest.raises(InputError, match="not trained to rank: `metrics` cannot be its own"):
         model_card(folder, few())
+    assert "## Environmental cost\n\nNot recorded." in card
+    run = {
+        "seed": 0,
+        "seconds": 184.6,
+        "hardware": {"device": "CPU (x86_64)", "threads": 1},
+        "tracker": None,
+        "log": [],
+    }
+    (folder / "memorize_run.json").write_text(json.dumps(run))
+    assert "Memorizing took 185 seconds on a CPU (x86_64), 1 thread, with the questions" in model_card(folder)
     of_texts = write_checkpoint(tmp_path / "texts", memorization=MEMORIZATION, provenance=OPEN)
     assert "holds words of the texts of patients' visits" in model_card(of_texts)
 
