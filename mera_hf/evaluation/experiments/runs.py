@@ -158,17 +158,17 @@ def finish_runs(
     recipe = fingerprint(setting, Variant(RECIPE, ""))
     known = {variant.name: fingerprint(setting, variant) for variant in variants}
     same = {name: RECIPE if found == recipe else name for name, found in known.items()}
-    todo = {}  # folder -> task
+    missing = {}  # folder of a run -> what to train there
     for variant in variants:
         for seed in seeds:
             folder = setting.runs / f"{same[variant.name]}-{seed}"
             if not _is_finished(folder / "result.json", known[variant.name]):
                 if folder.exists():
                     raise InputError(f"{folder} is no run of an experiment; choose another `--output-dir`.")
-                todo[folder] = (setting, variant, seed, known[variant.name], folder)
+                missing[folder] = (setting, variant, seed, known[variant.name], folder)
     if any(variant.memorized for variant in variants):
         finish_memorizing(setting, seeds, jobs)
-    _in_processes(_train, todo, jobs, "training")
+    _in_processes(_train, missing, jobs, "training")
     return {
         variant.name: [
             Run(folder, json.loads((folder / "result.json").read_text()))
@@ -195,12 +195,12 @@ def finish_memorizing(setting: Setting, seeds: Sequence[int], jobs: int = 1) -> 
     """
     settings = _memorizing_fingerprint(setting) | {"dataset": read_report(setting.dataset)["fingerprint"]}
     folders = {seed: memorizing_folder(setting, seed) for seed in seeds}
-    todo = {
+    missing = {
         folder: (setting, seed, settings)
         for seed, folder in folders.items()
         if not _is_finished(folder / "asked.json", settings)
     }
-    _in_processes(_memorize, todo, jobs, "memorizing")
+    _in_processes(_memorize, missing, jobs, "memorizing")
     return [json.loads((folder / "asked.json").read_text())["exact_match"] for folder in folders.values()]
 
 
