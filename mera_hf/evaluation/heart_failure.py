@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mera_hf.evaluation.ranked_patients import RankedPatients
-from mera_hf.evaluation.strata import BLOCK_RESAMPLES, FEWEST_PATIENTS, RESAMPLES, TOO_SMALL, draw_patients, interval
+from mera_hf.evaluation.small_groups import FEWEST_PATIENTS, TOO_FEW
+from mera_hf.evaluation.strata import BLOCK_RESAMPLES, RESAMPLES, draw_patients, interval
 
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def measure_heart_failure(patients: RankedPatients, resamples: int = RESAMPLES, 
     truth = np.bincount(patients.true.patient, weights=is_code[patients.true.code], minlength=len(patients)) > 0
     for count, what in ((truth.sum(), "with"), ((~truth).sum(), "without")):
         if count < FEWEST_PATIENTS:
-            return {"skipped": f"{TOO_SMALL} patients {what} heart failure at the visit to be predicted"}
+            return {"skipped": f"{TOO_FEW} patients {what} heart failure at the visit to be predicted"}
     section = {"patients_with": int(truth.sum()), "rankers": {}, "intervals": {}}
     weights = draw_patients(len(patients), resamples, seed)  # (patients, draws)
     for name, ranking in patients.rankings.items():

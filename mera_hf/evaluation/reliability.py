@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mera_hf.evaluation.small_groups import FEWEST_PATIENTS
+
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from mera_hf.data.samples import Sample
 
 BINS = 15
-FEWEST = 10  # patients behind a figure of a report
 CANDIDATES = 60  # codes of each patient, the best ones, that a temperature is fitted on
 CHUNK = 2**22  # pairs of a patient and a code at a time
 
@@ -69,7 +70,7 @@ class Reliability:
             "bins": [
                 {"predicted": float(p / n), "observed": float(o / n), "count": int(n)}
                 for n, p, o in zip(count, predicted, observed, strict=True)
-                if n >= FEWEST
+                if n >= FEWEST_PATIENTS
             ],
         }
 
@@ -124,7 +125,7 @@ def set_figures(codes: Reliability) -> dict:
     size, expected, actual = (table.sum(axis=1) for table in (codes.count, codes.predicted, codes.observed))
     filled = size.nonzero()[0]
     order = filled[np.argsort(expected[filled] / size[filled], kind="stable")]
-    groups = np.array_split(order, min(10, len(order) // FEWEST)) if len(order) >= FEWEST else []
+    groups = np.array_split(order, min(10, len(order) // FEWEST_PATIENTS)) if len(order) >= FEWEST_PATIENTS else []
     return {
         "expected": float(expected.mean()),
         "actual": float(actual.mean()),

@@ -13,7 +13,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.reliability import FEWEST
+from mera_hf.evaluation.small_groups import FEWEST_PATIENTS, TOO_FEW
 
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def spearman(a: np.ndarray, b: np.ndarray) -> dict | None:
     import numpy as np
     from scipy import stats
 
-    if len(a) < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < FEWEST_PATIENTS or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     rho = float(np.clip(stats.spearmanr(a, b).statistic, -1, 1))
     if abs(rho) > 1 - 1e-12:
@@ -162,12 +162,12 @@ def groups_by(name: str, number: np.ndarray, measures: dict[str, np.ndarray]) ->
     import numpy as np
 
     at_least = np.bincount(number)[::-1].cumsum()[::-1]  # patients with so many or more
-    last = max(int((at_least >= FEWEST).sum()) - 1, 0)
+    last = max(int((at_least >= FEWEST_PATIENTS).sum()) - 1, 0)
     groups = []
     for value in range(last + 1):
         chosen = number >= value if value == last else number == value
         group = {name: f"{value}+" if value == last else str(value), "patients": int(chosen.sum())}
-        if chosen.sum() >= FEWEST:
+        if chosen.sum() >= FEWEST_PATIENTS:
             means = ("set_size", "expected_codes", "true_size", "eov_probability")
             group |= {each: float(measures[each][chosen].mean()) for each in means}
         groups.append(group)
@@ -195,4 +195,5 @@ def title_of(measure: str, known: dict[str, int]) -> str:
     """A measure in words, with the number of patients where it is not known of all: `DRG severity of the visit (n 812)`."""
     if measure not in known:
         return SAYS[measure]
-    return f"{SAYS[measure]} (n {f'{known[measure]:,}' if known[measure] >= FEWEST else f'< {FEWEST}'})"
+    n = f"{known[measure]:,}" if known[measure] >= FEWEST_PATIENTS else TOO_FEW
+    return f"{SAYS[measure]} (n {n})"

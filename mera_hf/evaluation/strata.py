@@ -29,20 +29,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mera_hf.evaluation.ranked_patients import Pairs, RankedPatients, are_among
+from mera_hf.evaluation.small_groups import FEWEST_PATIENTS, TOO_FEW
 from mera_hf.icd import code_tree
 
 
 if TYPE_CHECKING:
     import numpy as np
 
-FEWEST_PATIENTS = 10
 KS = (10, 20)
 RESAMPLES = 1000
 BLOCK_RESAMPLES = 32
 # An untrained EOV may give every code to every patient. Weighing such sets anew a thousand times takes hours and says
 # nothing, so that F1 of sets that hold more pairs than this has no interval.
 MOST_PAIRS = 5_000_000
-TOO_SMALL = f"< {FEWEST_PATIENTS}"
 
 FREQUENCIES = {"<= 5": 5, "6-20": 20, "21-100": 100}  # the last value of each stratum
 EARLIER_VISITS = {"1": 1, "2": 2, "3-5": 5}
@@ -337,7 +336,7 @@ def measure_strata(
     for i, (stratification, stratum) in enumerate(strata.labels):
         count = int((strata.sizes[i] > 0).sum())
         if 0 < count < FEWEST_PATIENTS:
-            section[stratification][stratum] = {"patients": TOO_SMALL}
+            section[stratification][stratum] = {"patients": TOO_FEW}
         elif count:
             section[stratification][stratum] = {
                 "patients": count,

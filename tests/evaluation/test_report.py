@@ -9,6 +9,7 @@ from html_pages import Page
 from mera_hf.data.samples import Sample
 from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import recall_curve
+from mera_hf.evaluation.plots import set_size_plot
 from mera_hf.evaluation.plots.style import spread_out
 from mera_hf.evaluation.report import example_patient, render_report, write_plots, write_report
 from mera_hf.evaluation.report.words import headline, rivals_sentence
@@ -188,6 +189,14 @@ def test_files_are_written(report, tmp_path):
     )
     assert sorted((tmp_path / "plots").iterdir()) == sorted(paths)
     assert (tmp_path / "plots" / "recall.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_few_patients_of_one_size_are_not_shown():
+    figure = set_size_plot([3] * 12 + [2] * 9, [3] * 12 + [1] * 9)
+    bars, heat = figure.axes
+    texts = [text.get_text() for text in heat.texts]
+    assert "n 12" in texts and "n < 10" in texts and "n 9" not in texts
+    assert [patch.get_xy() for patch in heat.patches if patch.get_fill()] == [(2.5, 2.5)]
 
 
 def test_labels_move_apart_in_their_order():

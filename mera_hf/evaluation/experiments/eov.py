@@ -10,9 +10,9 @@ from tqdm import tqdm
 from mera_hf.data.samples import Sample
 from mera_hf.evaluation.experiments.runs import Run
 from mera_hf.evaluation.model_ranking import rank_samples
-from mera_hf.evaluation.reliability import FEWEST
 from mera_hf.evaluation.results import spread
 from mera_hf.evaluation.severity import OF_MODEL, comorbidities, drg_groups, groups_by, severity_figures
+from mera_hf.evaluation.small_groups import FEWEST_PATIENTS, TOO_FEW
 
 
 def decided(run: Run, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
@@ -85,7 +85,9 @@ def eov_knowledge(
             for name, others in figures[0]["correlations"].items()
         },
         "groups": {
-            name: [group if group["patients"] >= FEWEST else group | {"patients": f"< {FEWEST}"} for group in groups]
+            name: [
+                group if group["patients"] >= FEWEST_PATIENTS else group | {"patients": TOO_FEW} for group in groups
+            ]
             for name, groups in by_number.items()
         },
     }

@@ -20,7 +20,8 @@ from mera_hf.evaluation.ontology.cooccurrence import (
     visit_pairs,
 )
 from mera_hf.evaluation.ontology.groupings import Grouping, flat_groupings, tree_distance, tree_levels
-from mera_hf.evaluation.ontology.misfits import FEWEST_PATIENTS, RANDOM_GROUPS, chapter_map, far_pairs, group_fit
+from mera_hf.evaluation.ontology.misfits import RANDOM_GROUPS, chapter_map, far_pairs, group_fit
+from mera_hf.evaluation.small_groups import FEWEST_PATIENTS
 from mera_hf.icd import VERSIONS
 
 

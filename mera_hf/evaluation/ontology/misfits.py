@@ -8,10 +8,10 @@ import numpy as np
 
 from mera_hf.evaluation.ontology.cooccurrence import Visits
 from mera_hf.evaluation.ontology.groupings import Grouping
+from mera_hf.evaluation.small_groups import FEWEST_PATIENTS
 
 
 FEWEST_CODES = 3
-FEWEST_PATIENTS = 10
 RANDOM_GROUPS = 1000
 _FREQUENCY_CLASSES = 5
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mera_hf.evaluation.plots.style import ACCENT, FAINT, MUTED, WARM, new_figure, styled
+from mera_hf.evaluation.small_groups import FEWEST_PATIENTS, TOO_FEW
 
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 @styled
 def set_size_plot(predicted: Sequence[int], true: Sequence[int]) -> Figure:
-    """How large the sets above EOV are, against the true ones: both distributions, and one against the other.
+    """How large the sets above EOV are, against the true ones: both distributions, and one against the other, without the true
+    sizes of fewer than 10 patients.
 
     Args:
         predicted (`Sequence[int]`):
@@ -48,12 +50,14 @@ def set_size_plot(predicted: Sequence[int], true: Sequence[int]) -> Figure:
     bars.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     bars.spines["left"].set_visible(False)
     for row in rows:
-        for column in table[row].nonzero()[0]:
+        enough = table[row].sum() >= FEWEST_PATIENTS
+        for column in table[row].nonzero()[0] if enough else ():
             share = table[row, column] / table[row].max()
             heat.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=ACCENT, alpha=share, linewidth=0))
         heat.add_patch(Rectangle((row - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=WARM, linewidth=1.4, zorder=2))
         if len(rows) <= 12:
-            heat.text(n_bins - 0.4, row, f"n {table[row].sum():,.0f}", va="center", color=MUTED, fontsize=9.5)
+            patients = f"{table[row].sum():,.0f}" if enough else TOO_FEW
+            heat.text(n_bins - 0.4, row, f"n {patients}", va="center", color=MUTED, fontsize=9.5)
     heat.set(xlim=(edges[0], edges[-1]), ylim=(rows[0] - 0.5, rows[-1] + 0.5), xlabel="codes above EOV")
     heat.set_title("true codes (n patients); outlined: the right size", color=MUTED)
     every = -(-n_bins // (10 if width == 1 else 6))
