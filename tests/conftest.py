@@ -72,3 +72,16 @@ def encoder(tmp_path_factory):
     sys.path.insert(0, str(root))
     yield package / "model"
     sys.path.remove(str(root))
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """The small cohort as a prepared folder, to be read only."""
+    from cohort import write_visits
+
+    from mera_hf.cli.main import main
+
+    folder = tmp_path_factory.mktemp("cohort") / "dataset"
+    table = write_visits(folder.parent / "visits.csv")
+    assert main(["prepare", "visits_csv", "--data-dir", str(table), "--output-dir", str(folder)]) == 0
+    return folder

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cohort import write_visits
 from transformers import AutoModel
 
 from mera_hf.cli.main import main
@@ -36,24 +35,16 @@ LESS = {
 }
 
 
-@pytest.fixture(scope="session")
-def cohort(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ablations")
-    table = write_visits(folder / "visits.csv")
-    assert main(["prepare", "visits_csv", "--data-dir", str(table), "--output-dir", str(folder / "dataset")]) == 0
-    return folder / "dataset"
-
-
-def trained(stage, cohort, folder, options):
+def trained(stage, dataset, folder, options):
     initialise = [] if "--initialise" in options else ["--initialise", "description"]
-    arguments = ["--config", str(RECIPES / f"{stage}.yaml"), "--dataset", str(cohort), "--output-dir", str(folder)]
+    arguments = ["--config", str(RECIPES / f"{stage}.yaml"), "--dataset", str(dataset), "--output-dir", str(folder)]
     return main([stage, *arguments, *SMALL, *initialise, *options])
 
 
 @pytest.mark.parametrize("name", LESS)
-def test_an_ablation_trains(name, cohort, encoder, tmp_path):
+def test_an_ablation_trains(name, dataset, encoder, tmp_path):
     options = [*LESS[name], *(["--encoder", str(encoder)] if name == "encoder" else [])]
-    assert trained("train", cohort, tmp_path / "model", options) == 0
+    assert trained("train", dataset, tmp_path / "model", options) == 0
     model = AutoModel.from_pretrained(tmp_path / "model")
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     head = {"code_bias", "patient_gate.bias"} & set(dict(model.ranking_head.named_parameters()))
@@ -74,14 +65,14 @@ def test_an_ablation_trains(name, cohort, encoder, tmp_path):
     assert losses == {"loss_contrastive", "loss_confidence"} - {without.get(name)}
 
 
-def test_an_adapter_trains_on_a_memorized_checkpoint(cohort, tmp_path, capfd):
+def test_an_adapter_trains_on_a_memorized_checkpoint(dataset, tmp_path, capfd):
     memorized, model = tmp_path / "memorized", tmp_path / "model"
-    assert trained("memorize", cohort, memorized, []) == 0
+    assert trained("memorize", dataset, memorized, []) == 0
     start = ["--model-name-or-path", str(memorized)]
-    assert trained("train", cohort, model, [*start, "--use-peft", "true", "--lora-r", "4"]) == 0
+    assert trained("train", dataset, model, [*start, "--use-peft", "true", "--lora-r", "4"]) == 0
     assert (model / "adapter").is_dir()
     before, after = (AutoModel.from_pretrained(folder).state_dict() for folder in (memorized, model))
     assert any("q_proj" in name and not torch.equal(before[name], after[name]) for name in before)
 
-    assert trained("train", cohort, tmp_path / "other", [*start, "--shuffle-rows", "true"]) == 2
+    assert trained("train", dataset, tmp_path / "other", [*start, "--shuffle-rows", "true"]) == 2
     assert "`shuffle_rows` deals out the rows that `initialise` makes" in capfd.readouterr().err

@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from cohort import write_visits
 
-from mera_hf.cli.main import main
 from mera_hf.data.prepare import load_codes, load_prepared
 from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.errors import InputError
@@ -35,16 +33,8 @@ exporting, ranking = load_script("export"), load_script("pyhealth_rank")
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("peers") / "dataset"
-    table = write_visits(folder.parent / "visits.csv")
-    assert main(["prepare", "visits_csv", "--data-dir", str(table), "--output-dir", str(folder)]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(dataset):
-    folder = dataset.parent / "export"
+def exported(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("peers") / "export"
     counts = exporting.export(dataset, folder)
     rows = pq.read_table(folder / "visits.parquet").to_pylist()
     assert counts == {split: sum(row["split"] == split for row in rows) for split in ("train", "validation", "test")}

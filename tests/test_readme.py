@@ -31,8 +31,15 @@ def test_table_of_the_readme_is_that_of_the_reference_run():
 def test_memorizing_is_reported_from_its_file():
     figures = json.loads((CARDS / "mera-tiny-diabetes130" / "memorization.json").read_text())
     card = (CARDS / "mera-tiny-diabetes130" / "README.md").read_text()
-    for value in figures.values():
-        assert f" {100 * value:.1f} |" in card
+    rows = {
+        "code_to_definition": "code -> definition",
+        "definition_to_code": "definition -> code",
+        "code_to_group": "code -> chapter, block, category",
+    }
+    assert figures.keys() == {f"{task}_{wording}" for task in rows for wording in ("seen", "unseen")}
+    for task, title in rows.items():
+        seen, unseen = (100 * figures[f"{task}_{wording}"] for wording in ("seen", "unseen"))
+        assert f"| {title} | {seen:.1f} | {unseen:.1f} |" in card
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):

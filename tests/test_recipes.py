@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from cohort import CODES, write_visits
+from cohort import CODES
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -103,14 +103,6 @@ def test_the_large_recipes_are_fit_for_7b(name):
     assert keys.get("use_peft", False) == ("lora" in name) and keys.get("load_in_4bit", False) == ("qlora" in name)
     if "/train" in name:
         assert keys["history_term"] is True and keys["levels"] is None and keys["max_length"] == 2048
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipes") / "dataset"
-    table = write_visits(folder.parent / "visits.csv")
-    assert main(["prepare", "visits_csv", "--data-dir", str(table), "--output-dir", str(folder)]) == 0
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -131,8 +131,8 @@ def build_page(
         def explain(patient, reading, chosen, cut, coverage, of):
             if reading is None:
                 return ""
-            first = ranked(model, reading, _cut(cut["at"], coverage, of), 1).rows[0].code
-            explanation = model.explain(reading.row, tokenizer, codes=[chosen or first])
+            of_code = chosen or ranked(model, reading, _cut(cut["at"], coverage, of), 1).rows[0].code
+            explanation = model.explain(reading.row, tokenizer, codes=[of_code])
             return views.code(explanation, patient, codes, coverage != EOV and config.rerank_depth > 0)
 
         def change(patient, event: gr.EventData):
@@ -151,8 +151,8 @@ def build_page(
         explains = {"fn": explain, "inputs": [patient, reading, chosen, cut, coverage, of], "outputs": code}
 
         def ranks(when):
-            ranked = when(rank, [patient, *profile], reading, **_EVENT)
-            ranked.then(draw, shown, [cut, ranking], **_QUICK).then(**explains, **_EVENT)
+            run = when(rank, [patient, *profile], reading, **_EVENT)
+            run.then(draw, shown, [cut, ranking], **_QUICK).then(**explains, **_EVENT)
 
         ranks(visits.edit(change, patient, [patient, visits], **_EACH).then)
         for field in profile:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from .checkpoint import CHECKPOINT_HELP, open_checkpoint
+from .checkpoint import CHECKPOINT_HELP, SHIPPED, open_checkpoint
 
 
 DESCRIPTION = """\
@@ -21,7 +21,6 @@ examples
   mera app runs/mera --dataset data/diabetes130
   mera app runs/mera --port 7861 --no-browser
 """
-SHIPPED = "mera-tiny-diabetes130"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:

@@ -9,7 +9,8 @@ from ..errors import InputError
 from ..shipped import find_checkpoint, shipped_names
 
 
-CHECKPOINT_HELP = "folder that `mera train` wrote, mera-tiny-diabetes130 (comes with mera), or a name on the Hub"
+SHIPPED = "mera-tiny-diabetes130"  # of the checkpoints that come with mera, the one that ranks
+CHECKPOINT_HELP = f"folder that `mera train` wrote, {SHIPPED} (comes with mera), or a name on the Hub"
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from ..errors import InputError
+from .checkpoint import SHIPPED, open_checkpoint
 
 
 DESCRIPTION = """\
@@ -19,7 +20,6 @@ RECIPES = Path(__file__).parent / "demo_recipe"
 EXAMPLE = "428 250.00; 584 428"  # heart failure with diabetes, then acute kidney failure with heart failure
 REFERENCES = ("prevalence", "copy_history", "ridge")
 QUICK_REFERENCES = ("prevalence", "copy_history")
-SHIPPED = "mera-tiny-diabetes130"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -57,7 +57,6 @@ def _run_whole(args: argparse.Namespace) -> int:
     from ..training.mera_config import MeraTrainerConfig
     from ..training.output_folder import OutputFolder
     from ..training.recipe import parse_recipe
-    from .checkpoint import open_checkpoint
     from .predict import as_table, predict
     from .recipe import open_dataset
 
@@ -110,7 +109,6 @@ def _run_quick(args: argparse.Namespace) -> int:
     from ..data.prepare import prepare
     from ..evaluation.checkpoint import evaluate_checkpoint
     from ..evaluation.results import table_text
-    from .checkpoint import open_checkpoint
     from .evaluate import NO_REPORT
     from .predict import as_table, explain, predict
 

@@ -74,10 +74,7 @@ VERBS = {
     "leaderboard": leaderboard,
 }
 
-ONE_PROCESS = (
-    *("demo", "prepare", "evaluate", "compare", "experiment", "cross-validate", "merge", "export"),
-    *("app", "card", "publish", "submit", "leaderboard"),
-)
+MANY_PROCESSES = ("memorize", "train", "predict")  # the others run in one
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -97,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         parsers[args.verb].error(f"unknown argument {rest[0]}")
     _quiet()
     try:
-        if args.verb in ONE_PROCESS and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if args.verb not in MANY_PROCESSES and int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise InputError("it runs in one process; start it without `accelerate launch`.")
         return VERBS[args.verb].run(args)
     except InputError as error:

@@ -64,8 +64,8 @@ def select_cohort(
         whole = coded.drop_nulls("codes")
         dropped["visits without codes"] = uncoded.height
 
-    fields = ["codes", "time", "text", *(["drg_severity"] if "drg_severity" in visits.columns else [])]
-    patients = whole.sort("visit").group_by("patient_id").agg(pl.struct(fields).alias("visits"))
+    fields = pl.struct("codes", "time", "text", "^drg_severity$")  # the last where the source has it
+    patients = whole.sort("visit").group_by("patient_id").agg(fields.alias("visits"))
     without = visits["patient_id"].n_unique() - patients.height
     if rule == "default":
         dropped["patients without any code"] = without

@@ -30,7 +30,7 @@ from mera_hf.evaluation.reliability import (
     set_figures,
     true_places,
 )
-from mera_hf.evaluation.severity import comorbidities, severity_figures
+from mera_hf.evaluation.severity import comorbidities, eov_measures, history_sizes, severity_figures
 
 
 if TYPE_CHECKING:
@@ -90,13 +90,8 @@ def calibration_section(
         for name, parts in (("set", fitted), ("set_before", before))
         if sizes.any()
     }
-    measures = {
-        # P(EOV) in the softmax over codes and EOV
-        "eov_probability": (ranking.eov_logits - ranking.logits.logsumexp(-1)).sigmoid().numpy(),
-        "set_size": sizes,
-        "expected_codes": ranking.probabilities.sum(-1).numpy(),
-        "true_size": truth.sum(axis=1),
-    }
+    measures = eov_measures(ranking)
+    measures |= {"set_size": sizes, "true_size": truth.sum(axis=1), "history_codes": history_sizes(samples)}
 
     thresholds, source = config.conformal, "checkpoint"
     fitting = prediction_samples(validation, config.codes, "last")
@@ -114,7 +109,6 @@ def calibration_section(
     if thresholds is not None:
         section["conformal"] = {"source": source, **conformal_coverage(shares.numpy(), truth, thresholds)}
 
-    measures["history_codes"] = _history_sizes(samples)
     if drg_severity is not None:
         measures["drg_severity"] = drg_severity
     section["severity"] = severity_figures(measures | (comorbidities(samples, config.codes) or {}))
@@ -130,12 +124,6 @@ def _reliabilities(probabilities, truth, sizes) -> dict:
 
 def _figures(parts: dict) -> dict:
     return parts["all"].figures() | {"first": parts["first"].figures()}
-
-
-def _history_sizes(samples: Sequence[Sample]):
-    import numpy as np
-
-    return np.array([len({code for visit in sample.history for code in visit}) for sample in samples])
 
 
 def check_calibration(section: dict, source: str) -> None:

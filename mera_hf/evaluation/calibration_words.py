@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mera_hf.evaluation.severity import SAYS, title_of
+from mera_hf.evaluation.results import mean_of
+from mera_hf.evaluation.severity import SAYS, measure_title
 
 
 METHODS = {
@@ -51,7 +52,6 @@ def calibration_words(metrics: dict) -> dict | None:
         )
     severity = section["severity"]
     correlations, known = severity["correlations"], severity.get("known", {})
-    others = [name for name in SAYS if any(name in row for row in correlations.values())]
     words = {
         "lead": lead,
         "sets": sets,
@@ -75,13 +75,7 @@ def calibration_words(metrics: dict) -> dict | None:
         ],
         "patients_fitted": section.get("conformal", {}).get("patients_fitted"),
         "measures": [SAYS[name] for name in correlations],
-        "severity": [
-            (
-                title_of(other, known),
-                [_correlation(row.get(other)) if other != name else "" for name, row in correlations.items()],
-            )
-            for other in others
-        ],
+        "severity": correlation_rows(correlations, known),
         "missing": severity.get("missing"),
         "drg": "drg_severity" in known,
     }
@@ -103,6 +97,18 @@ def calibration_words(metrics: dict) -> dict | None:
             )
             words["alternatives"][name] = f"Line plot of codes per patient by {by}. {ends[0].upper()}{ends[1:]}."
     return words
+
+
+def correlation_rows(correlations: dict, known: dict[str, int]) -> list[tuple[str, list[str]]]:
+    """Rows of the correlations of `severity_figures`: each other measure in words, and its text with each of the model's."""
+    others = [name for name in SAYS if any(name in row for row in correlations.values())]
+    return [
+        (
+            measure_title(other, known),
+            [_correlation(row.get(other)) if other != name else "" for name, row in correlations.items()],
+        )
+        for other in others
+    ]
 
 
 def calibration_text(metrics: dict) -> str:
@@ -131,5 +137,7 @@ def _points(fraction: float) -> str:
 def _correlation(value: dict | None) -> str:
     if value is None:
         return "–"
-    rho, low, high = (f"{round(number, 2) + 0.0:.2f}" for number in (value["rho"], *value["interval"]))  # no -0.00
+    rho, low, high = (
+        f"{round(number, 2) + 0.0:.2f}" for number in (mean_of(value["rho"]), *value["interval"])
+    )  # no -0.00
     return f"{rho} ({low} to {high})"

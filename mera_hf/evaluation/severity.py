@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from mera_hf.data.samples import Sample
+    from mera_hf.modeling_mera import MeraRanking
 
 SAYS = {
     "eov_probability": "probability of EOV",
@@ -35,6 +36,21 @@ SAYS = {
 }
 OF_MODEL = ("eov_probability", "set_size", "expected_codes")
 MISSING = "The comorbidity scores need pycomorb, which is not installed: pip install 'mera_hf[report]'"
+
+
+def eov_measures(ranking: MeraRanking) -> dict[str, np.ndarray]:
+    """`eov_probability`, that of EOV in the softmax over codes and EOV, and `expected_codes`, the sum of the probabilities."""
+    return {
+        "eov_probability": (ranking.eov_logits - ranking.logits.logsumexp(-1)).sigmoid().numpy(),
+        "expected_codes": ranking.probabilities.sum(-1).numpy(),
+    }
+
+
+def history_sizes(samples: Sequence[Sample]) -> np.ndarray:
+    """How many codes each sample's history has, each counted once; shape (samples,)."""
+    import numpy as np
+
+    return np.array([len({code for visit in sample.history for code in visit}) for sample in samples])
 
 
 def comorbidities(samples: Sequence[Sample], codes: Sequence[str]) -> dict[str, np.ndarray] | None:
@@ -191,7 +207,7 @@ def drg_groups(severity: np.ndarray, measures: dict[str, np.ndarray]) -> list[di
     return [group | {"drg_severity": group["drg_severity"].replace("4+", "4")} for group in groups[1:]]
 
 
-def title_of(measure: str, known: dict[str, int]) -> str:
+def measure_title(measure: str, known: dict[str, int]) -> str:
     """A measure in words, with the number of patients where it is not known of all: `DRG severity of the visit (n 812)`."""
     if measure not in known:
         return SAYS[measure]

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+import mera_hf
 from mera_hf.errors import InputError
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -23,6 +29,13 @@ def check_repo_id(repo_id: str) -> None:
         raise InputError(f"{repo_id!r} is no name of a repository: {error}") from error
     if "/" not in repo_id:
         raise InputError(f"{repo_id!r} has no owner; write it as org/name, with your own name or your group's.")
+
+
+def hub_client() -> HfApi:
+    """The client of the Hub, which is told this package's name and version."""
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name="mera_hf", library_version=mera_hf.__version__)
 
 
 @contextmanager

@@ -23,11 +23,11 @@ from mera_hf.hub.benchmark import NAME, REPO, definition, on_benchmark
 from mera_hf.hub.eval_results import model_index_results
 from mera_hf.hub.markdown import markdown_table
 from mera_hf.hub.provenance import base_licence, licence_of, origin_of
+from mera_hf.icd import VERSIONS
 from mera_hf.training.training_card import CITATION
 
 
 TEMPLATES = Path(__file__).parent / "templates"
-VOCABULARIES = {"ICD9CM": "ICD-9-CM", "ICD10CM": "ICD-10-CM"}
 # Codes that most hospitals know, for an example to paste: diabetes, hypertension, heart failure
 EXAMPLES = (
     ("ICD9CM:250.00", "ICD9CM:250", "ICD10CM:E11.9"),
@@ -81,6 +81,7 @@ def model_card(
     if metrics is not None and training is not None:
         _check_same_model(training, metrics["run"])
     name = repo_id or checkpoint.resolve().name
+    visits = _example_visits(config)
     return _render(
         "memorized_card.md.jinja" if memorized_only else "model_card.md.jinja",
         _metadata(config, metrics, name, memorized_only),
@@ -92,8 +93,8 @@ def model_card(
         licence=_licence_text(licence_of(config)),
         provenance=config.get("provenance"),
         origin=origin_of(config),
-        visits=_example_visits(config),
-        spelled=_as_people_write(_example_visits(config)),
+        visits=visits,
+        spelled=_as_people_write(visits),
         adapter=adapter,
         training=training and {**dict.fromkeys(TRAINING_FIELDS), **training},
         memorizing=_read(logs / "memorize_run.json"),
@@ -256,7 +257,7 @@ def _read(path: Path) -> dict | None:
 
 def _vocabularies(config: Mapping) -> list[str]:
     found = {code.partition(":")[0] for code in config.get("id2label", {}).values()}
-    return [VOCABULARIES.get(name, name) for name in sorted(found, key=list(VOCABULARIES).index)]
+    return [title for name, title in VERSIONS.items() if name in found]
 
 
 def _example_visits(config: Mapping) -> list[list[str]]:

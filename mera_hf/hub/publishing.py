@@ -14,7 +14,7 @@ import mera_hf
 from mera_hf.data.prepare import load_prepared, read_report
 from mera_hf.errors import InputError
 from mera_hf.evaluation.results import read_metrics
-from mera_hf.hub.connection import check_repo_id, plain_words
+from mera_hf.hub.connection import check_repo_id, hub_client, plain_words
 from mera_hf.hub.guard import (
     ADAPTER_FILES,
     CHECKPOINT_FILES,
@@ -132,7 +132,7 @@ def plan_model(
         files |= measured
         left_out |= {f"evaluation/{name}": reason for name, reason in stays.items()}
         left_out.pop("evaluation/", None)
-    files |= {name: text.encode() for name, text in (eval_results_files(metrics, repo_id) if metrics else {}).items()}
+        files |= {name: text.encode() for name, text in eval_results_files(metrics, repo_id).items()}
     card = model_card(source, metrics, repo_id)
     files["README.md"] = (_adapter_card(card, base) if is_adapter else card).encode()
     files |= {path.name: path for path in sorted(Path(mera_hf.__file__).parent.glob("*_mera.py"))}
@@ -171,12 +171,11 @@ def plan_space(files: Mapping[str, bytes | str], repo_id: str, visibility: str =
         visibility (`str`, defaults to `"private"`): of the model.
     """
     content = {name: text.encode() if isinstance(text, str) else text for name, text in files.items()}
-    notes = (
-        [] if visibility == "public" else ["the Space needs the secret HF_TOKEN, in its settings, to read the model"]
-    )
-    return Plan(
-        repo_id, "space", "public" if visibility == "public" else "private", *_without_paths(content, {}, notes)
-    )
+    notes = []
+    if visibility != "public":
+        visibility = "private"
+        notes.append("the Space needs the secret HF_TOKEN, in its settings, to read the model")
+    return Plan(repo_id, "space", visibility, *_without_paths(content, {}, notes))
 
 
 def upload(plan: Plan, message: str, revision: str | None = None) -> tuple[str, str]:
@@ -196,9 +195,9 @@ def upload(plan: Plan, message: str, revision: str | None = None) -> tuple[str, 
     Raises:
         [`InputError`]: nobody is logged in, no right to write, the name is taken, or the connection breaks.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd
 
-    api = HfApi(library_name="mera_hf", library_version=mera_hf.__version__)
+    api = hub_client()
     with plain_words(plan.repo_id):
         api.whoami()  # nobody logged in is said before anything is read or made
         if plan.base is not None and not api.repo_exists(plan.base):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import mera_hf
 from mera_hf.hub.benchmark import definition
-from mera_hf.hub.connection import plain_words
+from mera_hf.hub.connection import hub_client, plain_words
 from mera_hf.hub.eval_results import eval_results_files
 
 
@@ -30,9 +29,9 @@ def open_pull_request(repo_id: str, metrics: Mapping, ranker: str = "mera") -> P
     Raises:
         [`~mera_hf.errors.InputError`]: if there is no such repository, nobody is logged in, or the Hub refuses.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd
 
-    api = HfApi(library_name="mera_hf", library_version=mera_hf.__version__)
+    api = hub_client()
     with plain_words(repo_id):
         model = api.model_info(repo_id)
         files = eval_results_files(metrics, repo_id, model.sha, ranker)

@@ -90,7 +90,9 @@ def test_the_scale_holds_what_the_cut_can_move_eov_and_the_cut(opened):
     for reading in readings:
         for cut in (Cut(), Cut(0.9), Cut(-0.4)):
             found = scale(model, reading, cut)
-            assert found.low <= found.eov <= found.high and found.low <= found.value or cut.value == -0.4
+            assert found.low <= found.eov <= found.high
+            # The scale of probabilities begins at 0, below which this cut lies
+            assert (found.low <= found.value) is not (found.plain and cut.value == -0.4)
             values = [row.value for row in found.rows]
             assert max(values) < found.high and found.eov == model.config.eov_value
             assert found.value == (found.eov if cut.value is None else cut.value)

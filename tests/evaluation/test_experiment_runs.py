@@ -18,10 +18,11 @@ from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.experiments import NAMES, runs
 from mera_hf.evaluation.experiments.experiment import run_experiment
-from mera_hf.evaluation.experiments.runs import Setting, arguments_of, fingerprint, finish_runs
+from mera_hf.evaluation.experiments.runs import Run, Setting, arguments_of, fingerprint, finish_runs
 from mera_hf.evaluation.experiments.variants import AS_IT_IS, MEMORIZED, RECIPE, plan
 from mera_hf.evaluation.experiments.writing import write_experiment
 from mera_hf.evaluation.metrics import evaluate_ranking
+from mera_hf.evaluation.model_ranking import rank_samples
 from mera_hf.evaluation.paired import compare
 from mera_hf.evaluation.tally import tally_ranking
 
@@ -159,8 +160,14 @@ def test_runs_are_shared_resumed_and_measured_as_everywhere(here, trained):
                 assert value["values"][seed] == pytest.approx(alone[metric])
             assert rows[name]["validation"]["recall@20"]["values"][seed] == kept[name, seed]["validation"]["recall@20"]
             # EOV's own cut from kept arrays is what a checkpoint without anything fitted decides
+            model, tokenizer = Run(folder, {}).open()
+            model.config.calibration, model.config.eov_value, model.config.rerank_depth = None, 0.5, 0
+            model.ranking_head.value_weight.fill_(1.0)
+            model.ranking_head.value_threshold.zero_()
+            bare = rank_samples(model, tokenizer, samples)
+            at_eov = evaluate_ranking(bare.order.numpy(), bare.set_sizes.numpy(), samples, (10, 20))
             for metric, value in rows[f"{name}_own_cut"]["test"].items():
-                assert value["values"][seed] == pytest.approx(kept[name, seed]["test_at_eov"][metric])
+                assert value["values"][seed] == pytest.approx(at_eov[metric])
     sides = [[kept[name, seed]["tally"] for seed in (0, 1)] for name in ("no_confidence", "recipe")]
     for wanted, found in zip(compare(*sides), rows["no_confidence"]["differences"], strict=True):
         assert found["by_seed"] == pytest.approx(

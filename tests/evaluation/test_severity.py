@@ -17,10 +17,10 @@ from mera_hf.evaluation.severity import (
     MISSING,
     comorbidities,
     drg_groups,
+    measure_title,
     severity_figures,
     spearman,
     target_severity,
-    title_of,
 )
 from mera_hf.training.code_tokens import add_code_tokens
 from mera_hf.training.from_scratch import from_scratch
@@ -139,9 +139,9 @@ def test_correlations_are_over_the_patients_that_have_a_severity():
     assert "known" not in without and "drg_groups" not in without
     for name, row in without["correlations"].items():
         assert row == {other: of for other, of in figures["correlations"][name].items() if other != "drg_severity"}
-    assert title_of("drg_severity", figures["known"]) == f"DRG severity of the visit (n {(~unknown).sum()})"
-    assert title_of("drg_severity", {"drg_severity": 9}) == "DRG severity of the visit (n < 10)"
-    assert title_of("charlson", figures["known"]) == "Charlson score"
+    assert measure_title("drg_severity", figures["known"]) == f"DRG severity of the visit (n {(~unknown).sum()})"
+    assert measure_title("drg_severity", {"drg_severity": 9}) == "DRG severity of the visit (n < 10)"
+    assert measure_title("charlson", figures["known"]) == "Charlson score"
 
 
 @pytest.mark.parametrize(

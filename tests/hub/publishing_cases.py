@@ -35,3 +35,17 @@ METRICS = {
 def edit_json(path: Path, **fields) -> None:
     """Set fields of a JSON file."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+PUBLISH = """
+import shlex
+from mera_hf.cli.main import main
+for line in {lines}:
+    status = main(["publish", *shlex.split(line)])
+    assert status == {status}, status
+"""
+
+
+def publish(run, *lines: str, status: int = 0) -> str:
+    """Publish each of these in a fresh process, by the fixture `run`; what was printed."""
+    return run(PUBLISH.format(lines=lines, status=status))

@@ -1,16 +1,14 @@
 """`mera publish --dry-run`: what would go and what stays, without any network; and what is refused."""
 
-import contextlib
-import io
 import json
 import shutil
 
 import pytest
+from cli.command import mera
 from publishing_cases import edit_json
 from tiny import save_base
 
 from mera_hf.app.space import space_files
-from mera_hf.cli.main import main
 from mera_hf.data.prepare import prepare
 from mera_hf.hub import model_card as card_module
 from mera_hf.hub.publishing import plan_model, plan_space
@@ -33,10 +31,8 @@ def dry(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def publish(line: str, *more: str):
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main(["publish", *line.split(), *more, "--dry-run"])
-        return status, out.getvalue(), err.getvalue()
+        run = mera("publish", *line.split(), *more, "--dry-run")
+        return run.status, run.out, run.err
 
     return publish
 

@@ -143,7 +143,8 @@ def test_the_page_is_complete_in_itself(results):
     page = Page()
     page.feed(text)
     assert page.tags.count("table") == 2 and page.tags.count("tr") == 2 + sum(len(board.entries) for board in boards)
-    assert "&lt;b&gt;" in text and "prefers-color-scheme" in text or "color-scheme: light dark" in text
+    assert "&lt;b&gt;" in text and "<b>" not in text
+    assert "color-scheme: light dark" in text
 
 
 def test_the_command_writes_both_forms_and_replaces_nothing(results, tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import torch
+from publishing_cases import publish
 from tiny import patients
 from transformers import AutoModel, AutoTokenizer
 
@@ -12,11 +13,6 @@ from mera_hf.training.merge_adapter import load_adapter
 
 
 ROWS = patients(5, seed=2)
-PUBLISH = """
-from mera_hf.cli.main import main
-for line in {}:
-    assert main(["publish", *line.split()]) == 0
-"""
 RANK = """
 import json
 from transformers import AutoModel, AutoTokenizer
@@ -57,7 +53,7 @@ def test_models_and_adapters_rank_as_they_did(hub, run, trained, tmp_path):
         "trained/run --adapter --base clinic/base --repo clinic/adapter",
         "trained/run/adapter --base clinic/base --repo clinic/same",
     )
-    printed = run(PUBLISH.format(lines))
+    printed = publish(run, *lines)
     assert f"published (public): {hub.url}/clinic/mera\n" in printed
     repo = hub.repos["model", "clinic/mera"]
     assert not repo.private and len(repo.commits) == 2, "one commit beside the first one"
@@ -88,7 +84,7 @@ def test_models_and_adapters_rank_as_they_did(hub, run, trained, tmp_path):
 
 
 def test_a_dataset_comes_back_row_by_row(hub, run, prepared):
-    run(PUBLISH.format(["prepared --repo clinic/visits"]))
+    publish(run, "prepared --repo clinic/visits")
     repo = hub.repos["dataset", "clinic/visits"]
     assert repo.private
     assert {"README.md", "LICENSE", "codes.json", "prepare.json", "data/train.parquet"} <= repo.files().keys()

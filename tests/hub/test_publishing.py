@@ -1,20 +1,8 @@
 """Who sees what is published, what goes wrong on the way, and that an upload which broke goes on."""
 
 from loopback import OWNER, STRANGER
+from publishing_cases import publish
 from transformers import AutoModel, AutoTokenizer
-
-
-PUBLISH = """
-import shlex
-from mera_hf.cli.main import main
-for line in {lines}:
-    status = main(["publish", *shlex.split(line)])
-    assert status == {status}, status
-"""
-
-
-def publish(run, *lines: str, status: int = 0) -> str:
-    return run(PUBLISH.format(lines=lines, status=status))
 
 
 def test_private_and_gated_repositories_open_for_those_who_may(hub, run, mimic):

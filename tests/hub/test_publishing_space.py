@@ -10,21 +10,15 @@ from pathlib import Path
 
 import pytest
 from loopback import OWNER
+from publishing_cases import publish
 
 import mera_hf
 from mera_hf.app.space import space_files
 
 
-PUBLISH = """
-from mera_hf.cli.main import main
-for line in {}:
-    assert main(["publish", *line.split()]) == 0
-"""
-
-
 def test_the_command_makes_a_space_beside_the_model(hub, run, trained):
     commands = ("trained/run --repo clinic/mera --space", "trained/run --repo clinic/open --space --public")
-    printed = run(PUBLISH.format(commands))
+    printed = publish(run, *commands)
     for name, visibility in (("mera", "private"), ("open", "public")):
         assert f"published ({visibility}): {hub.url}/clinic/{name}\n" in printed
         assert f"published ({visibility}): {hub.url}/spaces/clinic/{name}\n" in printed
@@ -37,7 +31,7 @@ def test_the_command_makes_a_space_beside_the_model(hub, run, trained):
         assert "model.safetensors" in model.files(), "what the Space names is there"
 
     # Once more: the same repositories, and nothing new in them
-    run(PUBLISH.format(commands[:1]))
+    publish(run, commands[0])
     assert len(hub.repos) == 4 and len(hub.repos["space", "clinic/mera"].commits) == 2
 
 

@@ -43,7 +43,6 @@ ORIGIN = Origin(
         "Data 2016;3:160035. doi:10.1038/sdata.2016.35. Data: PhysioNet, doi:10.13026/C2XW26."
     ),
     credentialed=True,
-    agreement="PhysioNet Credentialed Health Data License 1.5.0",
 )
 DEMO = dataclasses.replace(
     ORIGIN,
@@ -56,7 +55,6 @@ DEMO = dataclasses.replace(
         "trained on the full set."
     ),
     credentialed=False,
-    agreement=None,
 )
 
 # MIMIC-III moves the birth of everybody older than 89 to 300 years before the first admission; the median age of these
@@ -128,7 +126,7 @@ def read(data_dir: Path) -> Records:
             "patient_id",
             iso("admittime").alias("time"),
             stay_text(admissions, DISCHARGE).alias("text"),
-            *(["drg_severity"] if drg_files else []),
+            "^drg_severity$",  # if there
         ),
         codes=codes,
         files=paths + drg_files,

@@ -43,7 +43,6 @@ ORIGIN = Origin(
         "Scientific Data 2023;10:1. doi:10.1038/s41597-022-01899-x. Data: PhysioNet, cite the version you downloaded."
     ),
     credentialed=True,
-    agreement="PhysioNet Credentialed Health Data License 1.5.0",
 )
 DEMO = dataclasses.replace(
     ORIGIN,
@@ -56,7 +55,6 @@ DEMO = dataclasses.replace(
         "trained on the full set."
     ),
     credentialed=False,
-    agreement=None,
 )
 
 # Ages over 89 are all 91 in MIMIC-IV.
@@ -157,7 +155,7 @@ def read(data_dir: Path) -> Records:
             iso("admittime").alias("time"),
             stay_text(admissions, DISCHARGE).alias("text"),
             "year",
-            *(["drg_severity"] if drg_files else []),
+            "^drg_severity$",  # if there
         ),
         codes=codes,
         files=paths + drg_files,

@@ -23,7 +23,6 @@ class Origin:
         terms (`str`): the terms in a sentence or two, privacy included.
         citation (`str`): what to cite.
         credentialed (`bool`): whether the data, and what is made of them, may not be shared.
-        agreement (`str` or `None`): the agreement under which credentialed data are handed out, if it is known.
     """
 
     title: str
@@ -33,7 +32,11 @@ class Origin:
     terms: str
     citation: str
     credentialed: bool = False
-    agreement: str | None = None
+
+    @property
+    def agreement(self) -> str | None:
+        """The agreement under which credentialed data are handed out, if it is known."""
+        return self.license_name if self.credentialed else None
 
 
 @dataclass

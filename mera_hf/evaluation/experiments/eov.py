@@ -11,7 +11,15 @@ from mera_hf.data.samples import Sample
 from mera_hf.evaluation.experiments.runs import Run
 from mera_hf.evaluation.model_ranking import rank_samples
 from mera_hf.evaluation.results import spread
-from mera_hf.evaluation.severity import OF_MODEL, comorbidities, drg_groups, groups_by, severity_figures
+from mera_hf.evaluation.severity import (
+    OF_MODEL,
+    comorbidities,
+    drg_groups,
+    eov_measures,
+    groups_by,
+    history_sizes,
+    severity_figures,
+)
 from mera_hf.evaluation.small_groups import FEWEST_PATIENTS, TOO_FEW
 
 
@@ -31,8 +39,7 @@ def decided(run: Run, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         return {
             "order": np.take_along_axis(order, by_logit, axis=1).astype(np.int32),
             "above_eov": (logits > ranking.eov_logits.numpy()[:, None]).sum(axis=1),
-            "eov_probability": (ranking.eov_logits - ranking.logits.logsumexp(-1)).sigmoid().numpy(),
-            "expected_codes": ranking.probabilities.sum(-1).numpy(),
+            **eov_measures(ranking),
         }
 
     return run.kept("eov", measure)
@@ -62,7 +69,7 @@ def eov_knowledge(
     """
     fixed = {
         "true_size": np.array([len(sample.target) for sample in samples]),
-        "history_codes": np.array([len({code for visit in sample.history for code in visit}) for sample in samples]),
+        "history_codes": history_sizes(samples),
     }
     fixed |= comorbidities(samples, codes) or {}
     if drg_severity is not None:

@@ -80,8 +80,7 @@ class Run:
 
     Attributes:
         folder (`Path`): its checkpoint is in `model/`.
-        result (`dict`): `variant`, `seed`, `settings`, `seconds`, and the metrics on `validation`, on `test`, and on
-            `test_at_eov` with the set cut at EOV's own logit, as the paper has it.
+        result (`dict`): `variant`, `seed`, `settings`, `options`, `seconds`, and the metrics on `validation` and on `test`.
     """
 
     folder: Path
@@ -157,24 +156,23 @@ def finish_runs(
         raise InputError("this experiment memorizes first; name the recipe of that stage with `--memorize-config`.")
     recipe = fingerprint(setting, Variant(RECIPE, ""))
     known = {variant.name: fingerprint(setting, variant) for variant in variants}
-    same = {name: RECIPE if found == recipe else name for name, found in known.items()}
+    folders = {
+        name: [setting.runs / f"{RECIPE if found == recipe else name}-{seed}" for seed in seeds]
+        for name, found in known.items()
+    }
     missing = {}  # folder of a run -> what to train there
     for variant in variants:
-        for seed in seeds:
-            folder = setting.runs / f"{same[variant.name]}-{seed}"
+        for seed, folder in zip(seeds, folders[variant.name], strict=True):
             if not _is_finished(folder / "result.json", known[variant.name]):
                 if folder.exists():
                     raise InputError(f"{folder} is no run of an experiment; choose another `--output-dir`.")
-                missing[folder] = (setting, variant, seed, known[variant.name], folder)
+                missing.setdefault(folder, (setting, variant, seed, known[variant.name], folder))
     if any(variant.memorized for variant in variants):
         finish_memorizing(setting, seeds, jobs)
     _in_processes(_train, missing, jobs, "training")
     return {
-        variant.name: [
-            Run(folder, json.loads((folder / "result.json").read_text()))
-            for folder in (setting.runs / f"{same[variant.name]}-{seed}" for seed in seeds)
-        ]
-        for variant in variants
+        name: [Run(folder, json.loads((folder / "result.json").read_text())) for folder in of]
+        for name, of in folders.items()
     }
 
 
@@ -343,10 +341,6 @@ def _train(setting: Setting, variant: Variant, seed: int, settings: dict, folder
 
         result["validation"], *_ = measured("validation")
         result["test"], order, sizes = measured("test")
-        model.config.calibration, model.config.eov_value, model.config.rerank_depth = None, 0.5, 0
-        model.ranking_head.value_weight.fill_(1.0)
-        model.ranking_head.value_threshold.zero_()
-        result["test_at_eov"], *_ = measured("test")
         kind = np.uint16 if order.shape[1] < 2**16 else np.uint32
         _save_arrays(partial / "test.npz", {"order": order.astype(kind), "set_sizes": sizes})
         write_text(json.dumps(result, indent=2) + "\n", partial / "result.json")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mera_hf.evaluation.calibration_words import correlation_rows
 from mera_hf.evaluation.experiments.words import points
+from mera_hf.evaluation.report.sections import p_text
 from mera_hf.evaluation.results import COLUMNS, format_figure, mean_of
-from mera_hf.evaluation.severity import OF_MODEL, title_of
-from mera_hf.evaluation.severity import SAYS as MEASURES
+from mera_hf.evaluation.severity import SAYS
 
 
 SHOWN = ("weighted_f1", "weighted_f1_eov", "recall@10", "recall@20", "new_recall@20", "mean_set_size")
@@ -59,8 +60,8 @@ def differences_table(result: dict) -> Table:
                         COLUMNS[each["metric"]],
                         points(each["difference"]),
                         " to ".join(map(points, each["interval"])),
-                        _chance(each["p"]),
-                        _chance(each["p_holm"]),
+                        p_text(each["p"]),
+                        p_text(each["p_holm"]),
                         ", ".join(map(points, each["by_seed"])),
                     ]
                 )
@@ -102,16 +103,9 @@ def exact_match_rows(result: dict) -> list[tuple[str, dict]]:
 
 def eov_table(result: dict) -> Table:
     """Spearman's correlations of what the model says with sizes and severity."""
-    correlations, known = result["eov"]["correlations"], result["eov"].get("known", {})
-    others = [name for name in MEASURES if any(name in of for of in correlations.values())]
-    rows = [
-        [
-            title_of(other, known),
-            *(_correlation(correlations[name].get(other)) if other != name else "" for name in OF_MODEL),
-        ]
-        for other in others
-    ]
-    return ["Spearman with", *(MEASURES[name] for name in OF_MODEL)], rows
+    correlations = result["eov"]["correlations"]
+    rows = correlation_rows(correlations, result["eov"].get("known", {}))
+    return ["Spearman with", *(SAYS[name] for name in correlations)], [[title, *texts] for title, texts in rows]
 
 
 _OWN = {"memorization": memorization_table, "eov": eov_table}
@@ -163,17 +157,6 @@ def experiment_markdown(result: dict, pictures: dict[str, str]) -> str:
     if result["experiment"] == "ontology":
         blocks.append("The tree against how codes occur together, in full: [tree/table.md](tree/table.md).")
     return "\n\n".join(blocks) + "\n"
-
-
-def _chance(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _correlation(value: dict | None) -> str:
-    if value is None:
-        return "–"
-    rho, low, high = (f"{round(number, 2) + 0.0:.2f}" for number in (mean_of(value["rho"]), *value["interval"]))
-    return f"{rho} ({low} to {high})"
 
 
 def _markdown(table: Table) -> str:

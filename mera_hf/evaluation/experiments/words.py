@@ -11,7 +11,7 @@ from mera_hf.evaluation.severity import SAYS as MEASURES
 
 
 SURE = 0.05  # level of the p-value that is corrected for all rows
-MOST = 0.8  # share of visits of one size from which on sizes hardly differ
+ONE_SIZE = 0.8  # share of visits of one size from which on sizes hardly differ
 VERDICTS = {
     "better": "better",
     "worse": "worse",
@@ -130,7 +130,7 @@ def _eov(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[st
             texts.append(f"{_measure(name)} {' and '.join(goes)}")
     sentences = [f"{first}{'; '.join(texts) or 'its set is always of one size'}."]
     commonest = result["eov"]["commonest_size"]
-    if commonest["share"] > MOST:
+    if commonest["share"] > ONE_SIZE:
         sentences.append(
             f"{100 * commonest['share']:.0f} % of these visits have {commonest['codes']} codes, so that there is hardly a "
             "size to know."

@@ -84,8 +84,10 @@ def _strata_tables(strata: Mapping[str, Mapping], rankers: list[str]) -> list[Ta
         marks = [len(names) > 1 and value is not None and mean_of(value) == best for value in values]
         rows.append(Row(plain_name(stratum), [*numbers, *texts], [False] * len(counts) + marks))
     headings = ["stratum", *(key.replace("_", " ") for key in counts), *map(title_of, names)]
-    surely = ", MERA with its 95 % interval" if any(_interval(entry, metric) for entry in strata.values()) else ""
-    tables = [Table(f"{heading_of(metric)} in percent{surely}", headings, rows)]
+    interval_note = (
+        ", MERA with its 95 % interval" if any(_interval(entry, metric) for entry in strata.values()) else ""
+    )
+    tables = [Table(f"{heading_of(metric)} in percent{interval_note}", headings, rows)]
     others = [
         other
         for other in {**COLUMNS, **MORE_COLUMNS}
@@ -110,7 +112,8 @@ def _interval(entry: Mapping, metric: str) -> list[float] | None:
 
 def fairness_section(metrics: Mapping) -> dict | None:
     """A row per kind of group and metric: who is served best and worst, and the gap between them."""
-    halves = any("held_out" in gap for gaps in metrics.get("fairness", {}).values() for gap in gaps.values())
+    every_gap = [gap for gaps in metrics.get("fairness", {}).values() for gap in gaps.values()]
+    halves, intervals = (any(part in gap for gap in every_gap) for part in ("held_out", "interval"))
     rows = [
         Row(
             f"{STRATIFICATIONS.get(kind, (plain_name(kind),))[0]}, {heading_of(metric)}",
@@ -123,7 +126,6 @@ def fairness_section(metrics: Mapping) -> dict | None:
         for metric, gap in gaps.items()
         if gap.get("gap") is not None
     ]
-    intervals = any("interval" in gap for gaps in metrics.get("fairness", {}).values() for gap in gaps.values())
     headings = ["groups, measure", "best and worst", f"gap{' (95 % interval)' * intervals}"]
     headings += ["named on one half", "gap on the other half"] if halves else []
     caption = "Largest gaps between groups of patients, MERA, points of percent"
