@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, new_figure, styled, wrapped
+from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, new_figure, styled, wrapped, write_beside
 
 
 if TYPE_CHECKING:
@@ -42,21 +42,13 @@ def difference_plot(rows: Sequence[tuple[str, float, Sequence[float] | None]], h
             markerfacecolor=color if clear else "white",
             markeredgewidth=1.4,
         )
-        axes.annotate(
-            signed_points(difference),
-            xy=(1.02, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=INK if clear else MUTED,
-            fontweight="bold" if clear else "normal",
-            annotation_clip=False,
-        )
+        weight = "bold" if clear else "normal"
+        write_beside(axes, signed_points(difference), y, INK if clear else MUTED, weight=weight)
     margin = 0.06 * (max(ends) - min(ends)) or 1.0
     axes.set(xlim=(min(ends) - margin, max(ends) + margin), ylim=(len(rows) - 0.5, -0.5))
     axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks(range(len(rows)), labels)
-    for label in axes.get_yticklabels():
-        label.set_color(INK)
+    axes.tick_params(axis="y", labelcolor=INK)
     axes.set_title(heading, color=MUTED)
     axes.grid(axis="x", color=FAINT, linewidth=0.5)
     axes.spines[["left", "bottom"]].set_visible(False)

@@ -16,6 +16,7 @@ from mera_hf.evaluation.plots.style import (
     new_figure,
     spread_out,
     styled,
+    write_beside,
 )
 
 
@@ -42,12 +43,9 @@ def eov_plot(groups: dict[str, Sequence[dict]]) -> Figure:
     """
     figure, (above, below) = new_figure(5.4, 2, 1)
     widest = max(1 + int(of[-1][name].rstrip("+")) for name, of in groups.items() if of)
-    _lines(above, {name: _points(name, of, "eov_probability", 100) for name, of in groups.items()})
+    _lines(above, groups, "eov_probability", 100)
     above.set_title("mean probability of EOV (%) by number of … (hollow: or more)", color=MUTED)
-    sizes = {
-        name: _points(name, groups[name], "set_size", 1) for name in LOOKS if name in groups and name != "predicted"
-    }
-    _lines(below, sizes)
+    _lines(below, {name: of for name, of in groups.items() if name != "predicted"}, "set_size", 1)
     below.set_title("mean number of codes above EOV by number of …", color=MUTED)
     top = below.get_ylim()[1]
     below.plot([0, top], [0, top], color=PURPLE, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
@@ -63,28 +61,20 @@ def eov_plot(groups: dict[str, Sequence[dict]]) -> Figure:
     return figure
 
 
-def _points(name: str, groups: Sequence[dict], measure: str, scale: float) -> list[tuple[int, float]]:
-    return [(int(group[name].rstrip("+")), scale * group[measure]) for group in groups if measure in group]
-
-
-def _lines(axes, points: dict[str, list[tuple[int, float]]]) -> None:
+def _lines(axes, groups: dict[str, Sequence[dict]], measure: str, scale: float) -> None:
     """A line for each, with its label at its end; the last point, if hollow, stands for so many or more."""
-    shown = {name: pairs for name, pairs in points.items() if pairs}
-    top = 1.12 * max(y for pairs in shown.values() for _, y in pairs) or 1.0
+    measured = {name: [group for group in of if measure in group] for name, of in groups.items()}
+    measured = {name: of for name, of in measured.items() if of}
+    ys = {name: [scale * group[measure] for group in of] for name, of in measured.items()}
+    top = 1.12 * max(map(max, ys.values())) or 1.0
     axes.set_ylim(0, top)
-    labels = spread_out({name: pairs[-1][1] for name, pairs in shown.items()}, top / 9)
-    for name, pairs in shown.items():
+    labels = spread_out({name: values[-1] for name, values in ys.items()}, top / 9)
+    for name, of in measured.items():
         label, color, marker, line = LOOKS[name]
-        axes.plot(*zip(*pairs, strict=True), color=color, marker=marker, linestyle=line, linewidth=1.8, markersize=5)
-        last, end = pairs[-1]
-        if name != "drg_severity" or last < 4:  # there is none above 4
-            axes.plot(last, end, marker=marker, color=color, markersize=7, markerfacecolor="white", zorder=4)
-        axes.annotate(
-            label,
-            xy=(1.02, labels[name]),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=color,
-            fontweight="bold",
-            annotation_clip=False,
-        )
+        xs = [int(group[name].rstrip("+")) for group in of]
+        axes.plot(xs, ys[name], color=color, marker=marker, linestyle=line, linewidth=1.8, markersize=5)
+        if of[-1][name].endswith("+"):
+            axes.plot(
+                xs[-1], ys[name][-1], marker=marker, color=color, markersize=7, markerfacecolor="white", zorder=4
+            )
+        write_beside(axes, label, labels[name], color)

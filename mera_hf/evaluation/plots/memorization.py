@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, TEAL, WARM, new_figure, styled
+from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, TEAL, WARM, new_figure, styled, write_beside
 
 
 if TYPE_CHECKING:
@@ -36,19 +36,10 @@ def memorization_plot(rows: Sequence[tuple[str, dict[str, float]]]) -> Figure:
             axes.plot(
                 100 * shares[name], y + offset, marker=marker, color=color, markersize=6, zorder=3, clip_on=False
             )
-        axes.annotate(
-            f"{100 * shares['seen']:.1f}",
-            xy=(1.04, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=ACCENT,
-            fontweight="bold",
-            annotation_clip=False,
-        )
+        write_beside(axes, f"{100 * shares['seen']:.1f}", y, ACCENT, x=1.04)
     axes.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(range(len(rows)), [question for question, _ in rows])
-    for label in axes.get_yticklabels():
-        label.set_color(INK)
+    axes.tick_params(axis="y", labelcolor=INK)
     axes.grid(axis="x", color=FAINT, linewidth=0.5)
     axes.spines[["left", "bottom"]].set_visible(False)
     left = min(0.42, 0.05 + 0.0165 * max(len(question) for question, _ in rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.plots.style import FAINT, MUTED, looks_of, new_figure, styled, title_of, wrapped
+from mera_hf.evaluation.plots.style import FAINT, MUTED, looks_of, new_figure, styled, title_of, wrapped, write_beside
 from mera_hf.evaluation.results import format_figure, mean_of
 
 
@@ -64,15 +64,8 @@ def strata_plot(strata: dict[str, dict], metric: str, heading: str, rankers: Seq
                 axes.plot(intervals[stratum], [y + offset] * 2, color=look["color"], linewidth=2, zorder=2)
             axes.plot(row[name], y + offset, marker=look["marker"], color=look["color"], markersize=5.5, zorder=3)
         if rankers[0] in row:
-            axes.annotate(
-                format_figure(metric, strata[stratum]["rankers"][rankers[0]][metric]),
-                xy=(1.02, y),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                color=looks[rankers[0]]["color"],
-                fontweight="bold",
-                annotation_clip=False,
-            )
+            figures = strata[stratum]["rankers"][rankers[0]]
+            write_beside(axes, format_figure(metric, figures[metric]), y, looks[rankers[0]]["color"])
     axes.set(xlim=(low - margin, high + margin), ylim=(len(strata) - 0.5, -0.5))
     axes.set_yticks(range(len(strata)), [wrapped(stratum) for stratum in strata])
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

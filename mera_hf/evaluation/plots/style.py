@@ -155,3 +155,9 @@ def save(figure: Figure, target, suffix: str) -> None:
     metadata = {"Date": None} if suffix == "svg" else None
     with matplotlib.rc_context(STYLE):
         figure.savefig(target, format=suffix, dpi=200, metadata=metadata)
+
+
+def write_beside(axes, text: str, y: float, color: str, x: float = 1.02, weight: str = "bold") -> None:
+    """A text right of the axes, at a height of the data."""
+    place = {"xy": (x, y), "xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
+    axes.annotate(text, color=color, fontweight=weight, **place)
