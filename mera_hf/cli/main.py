@@ -1,6 +1,7 @@
 """The command `mera`."""
 
 import argparse
+import atexit
 import logging
 import os
 import sys
@@ -79,6 +80,14 @@ MANY_PROCESSES = ("memorize", "train", "predict")  # the others run in one
 
 def main(argv: list[str] | None = None) -> int:
     """Run `mera`; returns the exit status: 0, 2 for bad input (one message on standard error), 1 for anything else."""
+    ended: list[int] = []
+    if argv is None and "WORLD_SIZE" in os.environ:  # as a program that a launcher started
+        atexit.register(_end, ended)  # before the libraries register theirs, so that it is called after them
+    ended.append(_run(argv))
+    return ended[0]
+
+
+def _run(argv: list[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="mera", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -117,10 +126,26 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _leave_the_group() -> None:
-    """Of several processes, end the threads that talk to the others: at exit, one that still runs aborts the process."""
+    """Of several processes, part from the others: what this one has for them is written or sent by now."""
     distributed = sys.modules.get("torch.distributed")  # nobody needs torch for `mera --help`
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def _end(ended: list[int]) -> None:
+    """The last thing that a process does of several: end with the status, without taking the interpreter apart.
+
+    A thread of gloo lets go of the tensors of the last exchange when it gets to it, for which it needs the interpreter; if
+    that is being taken apart by then, Python ends the thread in the midst of C++ and the process aborts ("terminate called
+    without an active exception"), whereupon the launcher ends the others. Leaving the group ends its threads only if nothing
+    else refers to the group, and PyTorch itself does: the defaults of `torch.distributed.nn.functional`, if imported after
+    the group was made, and meshes of FSDP. This can go once `destroy_process_group` ends the threads all the same.
+    """
+    if ended:  # not where the arguments were not understood
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended[0])
 
 
 def _quiet() -> None:

@@ -188,3 +188,4 @@ if __name__ == "__main__":
     results = main(Path(sys.argv[1]))
     if int(os.environ["RANK"]) == 0:
         torch.save(results, Path(sys.argv[1]) / "results.pt")
+    os._exit(0)  # as `mera` ends of several processes, see `_end` of mera_hf/cli/main.py
