@@ -7,7 +7,7 @@ task "diagnosis-prediction".
 
 import importlib
 
-from ._auto_classes import register_when_imported
+from mera_hf._auto_classes import register_when_imported
 
 
 __version__ = "0.1.0"
@@ -23,13 +23,17 @@ _HOME = {
     "shipped_checkpoint": "shipped",
     "IcdTree": "icd",
     "prepare": "data.prepare",
-    "load_prepared": "data.prepare",
+    "load_prepared": "data.prepared",
     "add_code_tokens": "training.code_tokens",
     "peft_config": "training.code_tokens",
     "MemorizationTrainer": "training.memorization_trainer",
     "MemorizationTrainerConfig": "training.memorization_config",
     "MeraTrainer": "training.mera_trainer",
     "MeraTrainerConfig": "training.mera_config",
+    "calibrate": "training.calibrate",
+    "memorize": "training.memorize",
+    "train": "training.train",
+    "cross_validate": "training.cross_validate",
 }
 
 __all__ = ["__version__", *_HOME]

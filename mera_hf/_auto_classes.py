@@ -28,6 +28,7 @@ class _RegisterAfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
+        assert spec is not None and spec.loader is not None  # transformers has it
         self._loader, spec.loader = spec.loader, self
         return spec
 

@@ -45,7 +45,7 @@ def attention_arguments(decoder, attention_mask: torch.Tensor | None, embeddings
 
     first, limit, own = attention_mask.unbind(-1)  # (B, S) each
     column = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    reach = (limit - first + column - own + 1).max().item() if _window(decoder.config) else 0
+    reach = int((limit - first + column - own + 1).max()) if _window(decoder.config) else 0
     check_attention(decoder, reach, branches=flash and bool((first < limit).any()))
     if flash:
         begins = (own == column).flatten().nonzero()[:, 0].tolist()
@@ -57,13 +57,13 @@ def attention_arguments(decoder, attention_mask: torch.Tensor | None, embeddings
     if decoder.config._attn_implementation == "flex_attention":
         from torch.nn.attention.flex_attention import create_block_mask
 
-        mask = create_block_mask(
+        block_mask = create_block_mask(
             lambda row, head, query, key: sees(query, key, *(attention_mask[row, query, part] for part in range(3))),
             *(len(own), None, len(column), len(column)),
             device=own.device,
             _compile=own.is_cuda,  # else it makes the whole table of queries x keys first
         )
-        return {"attention_mask": mask}
+        return {"attention_mask": block_mask}
     mask = sees(column[:, None], column, *attention_mask[:, :, None].unbind(-1))[:, None]  # (B, 1, S, S)
     if decoder.config._attn_implementation == "eager":
         mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill_(~mask, torch.finfo(embeddings.dtype).min)

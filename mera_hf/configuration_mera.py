@@ -4,7 +4,7 @@ This file and the other `*_mera.py` beside it are copied into a checkpoint by `s
 `trust_remote_code=True` loads it without this package. They need torch and transformers alone.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -83,7 +83,10 @@ class MeraConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mistral")
     }
 
-    text_config: dict | PreTrainedConfig | None = None
+    if TYPE_CHECKING:
+        text_config: PreTrainedConfig  # what was given is made one
+    else:
+        text_config: dict | PreTrainedConfig | None = None
     descriptions: list[str] | None = None
     level_groups: dict[str, list[int]] | None = None
     group_names: dict[str, list[str]] | None = None
@@ -160,13 +163,13 @@ class MeraConfig(PreTrainedConfig):
         """The codes of the candidate space in the order of their tokens; empty before code tokens are added."""
         if self.code_token_start is None:
             return []
-        labels = self.id2label  # read once: reading a field of a config is slow
+        labels = cast("dict[int, str]", self.id2label)  # read once: reading a field of a config is slow
         return [labels[index] for index in range(len(labels))]
 
     @property
     def num_codes(self) -> int:
         """Number of codes in the candidate space; 0 before code tokens are added."""
-        return 0 if self.code_token_start is None else len(self.id2label)
+        return 0 if self.code_token_start is None else len(cast("dict[int, str]", self.id2label))
 
 
 AutoConfig.register("mera", MeraConfig, exist_ok=True)

@@ -471,6 +471,7 @@ class _Text:
         return f"Codes in the predicted set: {size:,}{said}."
 
     def short(self, code: RankedCode | Effect) -> str:
+        assert code.code is not None  # asked of effects of a code alone
         return code.code.removeprefix(self.prefix)
 
     def name(self, code: RankedCode) -> str:

@@ -34,9 +34,9 @@ class MeraOutput(ModelOutput):
             in place of the two above where `vocabulary_index` was given: what the language model says, codes and words.
     """
 
-    code_logits: torch.FloatTensor | None = None
-    eov_logits: torch.FloatTensor | None = None
-    vocabulary_logits: torch.FloatTensor | None = None
+    code_logits: torch.Tensor | None = None
+    eov_logits: torch.Tensor | None = None
+    vocabulary_logits: torch.Tensor | None = None
 
 
 @dataclass
@@ -56,15 +56,15 @@ class Readout:
         history_terms (`torch.FloatTensor` of shape `(P, H)`, *optional*): what is added to the logits of those.
     """
 
-    hidden: torch.FloatTensor
-    rows: torch.FloatTensor
+    hidden: torch.Tensor
+    rows: torch.Tensor
     scale: float = 1.0
     softcap: float | None = None
-    bias: torch.FloatTensor | None = None
-    history_codes: torch.LongTensor | None = None
-    history_terms: torch.FloatTensor | None = None
+    bias: torch.Tensor | None = None
+    history_codes: torch.Tensor | None = None
+    history_terms: torch.Tensor | None = None
 
-    def logits(self) -> torch.FloatTensor:
+    def logits(self) -> torch.Tensor:
         """The table of logits, shape `(P, codes + 1)`."""
         logits = nn.functional.linear(self.hidden, self.rows) * self.scale
         if self.softcap is not None:
@@ -72,11 +72,12 @@ class Readout:
         if self.bias is not None:
             logits = logits + self.bias.to(logits.dtype)
         if self.history_terms is not None:
+            assert self.history_codes is not None  # the head gives both or neither
             terms = self.history_terms.masked_fill(self.history_codes < 0, 0.0)
             logits = logits.scatter_add(1, self.history_codes.clamp(min=0), terms.to(logits.dtype))
         return logits
 
-    def at(self, decisions: torch.LongTensor) -> "Readout":
+    def at(self, decisions: torch.Tensor) -> "Readout":
         """The readout of some decisions."""
         history = (self.history_codes, self.history_terms)
         codes, terms = (None if part is None else part[decisions] for part in history)
@@ -96,11 +97,11 @@ class MeraRanking:
         eov_logits (`torch.FloatTensor` of shape `(N,)`): logit of the end of the visit.
     """
 
-    order: torch.LongTensor
-    set_sizes: torch.LongTensor
-    logits: torch.FloatTensor
-    probabilities: torch.FloatTensor
-    eov_logits: torch.FloatTensor
+    order: torch.Tensor
+    set_sizes: torch.Tensor
+    logits: torch.Tensor
+    probabilities: torch.Tensor
+    eov_logits: torch.Tensor
 
 
 class RankingHead(nn.Module):
@@ -115,6 +116,10 @@ class RankingHead(nn.Module):
     this patient repeats, and how readily this code is repeated. Both start at zero but for the constant of `g`, which
     training fits to the repetition seen in the training visits.
     """
+
+    value_weight: torch.Tensor
+    value_threshold: torch.Tensor
+    log_prevalence: torch.Tensor
 
     def __init__(self, config: MeraConfig, hidden_size: int):
         super().__init__()
@@ -147,10 +152,11 @@ class RankingHead(nn.Module):
 
         Shapes: `hidden` (P, d), `code_rows` (C + 1, d), `decision_visit` (P,), `history_codes` (V, H), `history_values`
         (V, H, 7)."""
-        parts = {}
+        parts: dict[str, torch.Tensor] = {}
         if hasattr(self, "code_bias"):
             parts["bias"] = self.code_bias
         if hasattr(self, "patient_gate") and history_codes is not None:
+            assert history_values is not None
             if not torch.is_autocast_enabled(hidden.device.type):
                 # Beside an adapter the head is in float32, also on a base in half precision; FSDP2 casts its weights
                 hidden, code_rows = (tensor.to(self.code_gate.weight.dtype) for tensor in (hidden, code_rows))
@@ -182,6 +188,8 @@ class MeraForDiagnosis(PreTrainedModel):
     """
 
     config: MeraConfig
+    language_model: PreTrainedModel
+    ranking_head: RankingHead  # from code tokens on
     base_model_prefix = "language_model"  # lets a plain checkpoint load straight into the wrapper
     _tied_weights_keys = {}  # a dict: PEFT looks for the ties of the children only if the top level has one
     supports_gradient_checkpointing = True
@@ -210,7 +218,10 @@ class MeraForDiagnosis(PreTrainedModel):
         """Width `d` of the hidden state that the code rows are multiplied with."""
         return self.get_output_embeddings().weight.shape[1]
 
-    def get_output_embeddings(self):
+    def get_input_embeddings(self) -> Any:  # a layer with a `weight`, which `nn.Module` does not say
+        return super().get_input_embeddings()
+
+    def get_output_embeddings(self) -> Any:
         return self.language_model.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings):
@@ -241,11 +252,17 @@ class MeraForDiagnosis(PreTrainedModel):
         head, trained = self._trained_rows(self.get_output_embeddings())
         return head.weight[self._code_slice()] if trained is None else trained[: self.config.num_codes + 1]
 
-    def _code_slice(self) -> slice:
+    @property
+    def _code_start(self) -> int:
         start = self.config.code_token_start
+        assert start is not None  # as soon as there are code tokens
+        return start
+
+    def _code_slice(self) -> slice:
+        start = self._code_start
         return slice(start, start + self.config.num_codes + 1)
 
-    def _trained_rows(self, embeddings: nn.Module) -> tuple[nn.Module, torch.Tensor | None]:
+    def _trained_rows(self, embeddings: Any) -> tuple[Any, torch.Tensor | None]:
         """The layer inside PEFT's wrapper of trained token rows, and those rows in its precision, the first code first.
 
         PEFT itself copies them into the whole table in every forward pass, and takes a gradient of the whole table. Where
@@ -260,18 +277,19 @@ class MeraForDiagnosis(PreTrainedModel):
             return adapter.base_layer, None
         start = self.config.code_token_start
         for name in adapter.active_adapters:
-            tokens = adapter.token_indices.get(name, [])
-            if len(tokens) > self.config.num_codes and list(tokens) == list(range(start, start + len(tokens))):
+            tokens = list(adapter.token_indices.get(name, []))
+            ours = start is not None and tokens == list(range(start, start + len(tokens)))
+            if ours and len(tokens) > self.config.num_codes:
                 return adapter.base_layer, adapter.trainable_tokens_delta[name].to(adapter.base_layer.weight.dtype)
         return embeddings, None
 
-    def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
+    def _embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The input embeddings of tokens, shape (B, S, d)."""
         layer, trained = self._trained_rows(self.get_input_embeddings())
         embeds = layer(input_ids)
         if trained is None:
             return embeds
-        rows = input_ids - self.config.code_token_start
+        rows = input_ids - self._code_start
         inside = (rows >= 0) & (rows < len(trained))
         ours = nn.functional.embedding(rows.clamp(0, len(trained) - 1), trained) * getattr(layer, "embed_scale", 1.0)
         return torch.where(inside[..., None], ours.to(embeds.dtype), embeds)
@@ -281,7 +299,7 @@ class MeraForDiagnosis(PreTrainedModel):
         head, trained = self._trained_rows(self.get_output_embeddings())
         logits = head(hidden)
         if trained is not None:
-            start = self.config.code_token_start
+            start = self._code_start
             stop = start + len(trained)
             bias = getattr(head, "bias", None)
             ours = nn.functional.linear(hidden, trained, None if bias is None else bias[start:stop])
@@ -291,16 +309,16 @@ class MeraForDiagnosis(PreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
-        decision_index: torch.LongTensor | None = None,
-        decision_visit: torch.LongTensor | None = None,
-        history_codes: torch.LongTensor | None = None,
-        history_values: torch.FloatTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        vocabulary_index: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        decision_index: torch.Tensor | None = None,
+        decision_visit: torch.Tensor | None = None,
+        history_codes: torch.Tensor | None = None,
+        history_values: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        vocabulary_index: torch.Tensor | None = None,
         criterion: Callable[[Readout], Any] | None = None,
         **kwargs,
     ) -> MeraOutput:
@@ -330,9 +348,11 @@ class MeraForDiagnosis(PreTrainedModel):
             if hasattr(embeddings, "unshard"):
                 embeddings.unshard()
         if inputs_embeds is None:
+            assert input_ids is not None
             inputs_embeds = self._embed(input_ids)
         inputs_embeds = self._dropout(inputs_embeds)
         if self.config.is_encoder_decoder:
+            assert decoder_input_ids is not None
             hidden = self._decoded(inputs_embeds, attention_mask, decoder_input_ids)  # (B, T, d)
             attention_mask = None  # it was the encoder's
         else:
@@ -363,7 +383,7 @@ class MeraForDiagnosis(PreTrainedModel):
         return MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
 
     def _decoded(
-        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, decoder_input_ids: torch.LongTensor
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, decoder_input_ids: torch.Tensor
     ) -> torch.Tensor:
         """Hidden states of the decoder of an encoder-decoder, shape `(B, T, d)`. T5 has no base model below its logits."""
         encoded = self.language_model.get_encoder()(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
@@ -377,11 +397,12 @@ class MeraForDiagnosis(PreTrainedModel):
     def generate(self, generation_config, **kwargs):
         """What the language model generates under these settings alone, for memorizing; its own may search with beams or force
         the end of sequence, as BART's do. Engines that share out the weights take this for a forward pass."""
-        own, self.language_model.generation_config = self.language_model.generation_config, generation_config
+        model: Any = self.language_model
+        own, model.generation_config = model.generation_config, generation_config
         try:
-            return self.language_model.generate(**kwargs)
+            return model.generate(**kwargs)
         finally:
-            self.language_model.generation_config = own
+            model.generation_config = own
 
     def _dropout(self, values: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(values, self.config.hidden_dropout, self.training)
@@ -485,8 +506,8 @@ class MeraForDiagnosis(PreTrainedModel):
     def decide(
         self,
         output: MeraOutput,
-        history_codes: torch.LongTensor,
-        history_values: torch.FloatTensor,
+        history_codes: torch.Tensor,
+        history_values: torch.Tensor,
         top_k: int | None = None,
         coverage: float | None = None,
         coverage_of: str = "codes",
@@ -511,7 +532,7 @@ class MeraForDiagnosis(PreTrainedModel):
             eov_value (`float`, *optional*): where EOV cuts the ranking; `config.eov_value` without it.
         """
         eov_value = self.config.eov_value if eov_value is None else eov_value
-        logits = output.code_logits.float()
+        logits, eov_logits = _in_float32(output)
         probabilities = self.log_odds(output, history_codes, history_values).sigmoid()  # (N, C)
         values = self.code_values(probabilities)
         depth = self.config.rerank_depth if coverage is None else 0
@@ -531,16 +552,14 @@ class MeraForDiagnosis(PreTrainedModel):
             set_sizes=set_sizes.cpu(),
             logits=logits.gather(1, order).cpu(),
             probabilities=probabilities.gather(1, order).cpu(),
-            eov_logits=output.eov_logits.float().cpu(),
+            eov_logits=eov_logits.cpu(),
         )
 
     def code_values(self, probabilities: torch.Tensor) -> torch.Tensor:
         """The value of each code, which EOV cuts, from the probabilities of all codes, both of shape `(N, C)`."""
         return self.ranking_head.value_weight.float() * (probabilities - self.ranking_head.value_threshold.float())
 
-    def log_odds(
-        self, output: MeraOutput, history_codes: torch.LongTensor, history_values: torch.FloatTensor
-    ) -> torch.Tensor:
+    def log_odds(self, output: MeraOutput, history_codes: torch.Tensor, history_values: torch.Tensor) -> torch.Tensor:
         """Log-odds that each code is in the next visit, shape `(N, C)` (this project's choice).
 
         Without `config.calibration` they are `s_c - e`, so that a code is above EOV if its odds are. A softmax over codes
@@ -548,16 +567,18 @@ class MeraForDiagnosis(PreTrainedModel):
         calibration weighs the features of [`log_odds_features`].
         """
         if self.config.calibration is None:
-            return output.code_logits.float() - output.eov_logits.float()[:, None]
+            logits, eov_logits = _in_float32(output)
+            return logits - eov_logits[:, None]
         features = self.log_odds_features(output, history_codes, history_values)
-        return sum(weight * feature for weight, feature in zip(self.config.calibration, features, strict=True))
+        total: Any = sum(weight * feature for weight, feature in zip(self.config.calibration, features, strict=True))
+        return total
 
     def log_odds_features(
-        self, output: MeraOutput, history_codes: torch.LongTensor, history_values: torch.FloatTensor
+        self, output: MeraOutput, history_codes: torch.Tensor, history_values: torch.Tensor
     ) -> list[torch.Tensor]:
         """`s_c - e`, `log P(c)`, `[c in the last visit]`, `[c in the history]`, `log P(c) [c in the history]` and 1, each of
         shape `(N, C)`, where P is the softmax over the codes."""
-        logits = output.code_logits.float()
+        logits, eov_logits = _in_float32(output)
         shares = logits.log_softmax(-1)
         flags = torch.zeros(
             len(logits), logits.shape[1] + 1, 2, device=logits.device
@@ -566,7 +587,7 @@ class MeraForDiagnosis(PreTrainedModel):
         chosen = history_values[:, :, [0, len(HISTORY_FEATURES) - 1]].to(flags)
         flags = flags.scatter_(1, where[:, :, None].expand(-1, -1, 2), chosen)[:, :-1]
         in_last, in_history = flags.unbind(-1)
-        above = logits - output.eov_logits.float()[:, None]
+        above = logits - eov_logits[:, None]
         return [above, shares, in_last, in_history, shares * in_history, torch.ones_like(shares)]
 
 
@@ -580,6 +601,12 @@ FORWARD_INPUTS = (
     "history_codes",
     "history_values",
 )
+
+
+def _in_float32(output: MeraOutput) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of codes and EOV."""
+    assert output.code_logits is not None and output.eov_logits is not None  # words alone have neither
+    return output.code_logits.float(), output.eov_logits.float()
 
 
 def _best_first(logits: torch.Tensor, count: int | None) -> torch.Tensor:

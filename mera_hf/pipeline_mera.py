@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoModel, Pipeline
@@ -70,8 +70,13 @@ class DiagnosisPredictionPipeline(Pipeline):
             range; for a model that does not rank codes.
     """
 
-    _load_tokenizer = True
-    _load_processor = _load_image_processor = _load_video_processor = _load_feature_extractor = False
+    model: Any  # a `MeraForDiagnosis`
+    # `Pipeline` has `None` here and no type, so that nothing else would fit
+    _load_tokenizer: Any = True
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -85,7 +90,10 @@ class DiagnosisPredictionPipeline(Pipeline):
         self._levels = _levels(config)
         self._reader = CodeReader(self._codes)
 
-    def __call__(self, inputs: Mapping | str | Iterable, batch_size: int | None = None, **kwargs: Any):
+    # `Pipeline` types the parameters of its steps as `**parameters: dict`, which no pipeline's own parameters are
+    def __call__(  # type: ignore[override]
+        self, inputs: Mapping | str | Iterable, batch_size: int | None = None, **kwargs: Any
+    ):
         own = self._preprocess_params, self._forward_params, self._postprocess_params
         parameters = [{**ours, **new} for ours, new in zip(own, self._sanitize_parameters(**kwargs), strict=True)]
         batch_size = batch_size or self._batch_size or _BATCH_SIZE
@@ -107,7 +115,7 @@ class DiagnosisPredictionPipeline(Pipeline):
         reading = {name: value for name, value in parameters.items() if name == "icd"}
         return reading, {name: value for name, value in parameters.items() if name in _RANKING}, {}
 
-    def preprocess(self, inputs: dict, icd: str | int | None = None) -> dict:
+    def preprocess(self, inputs: dict, icd: str | int | None = None) -> dict:  # type: ignore[override]
         """Read a batch of patients as rows of a visits dataset."""
         version = self._reader.version(icd)
         patients = []
@@ -133,21 +141,15 @@ class DiagnosisPredictionPipeline(Pipeline):
         visits = patient["visits"]
         if isinstance(visits, str):
             visits = split_visits(visits)
-        read = []
-        for number, visit in enumerate(visits, start=1):
-            visit = visit if isinstance(visit, Mapping) else {"codes": visit}
-            codes = visit.get("codes")
-            if isinstance(codes, str) or not isinstance(codes, Iterable):
-                raise ValueError(f", visit {number}: its codes are {codes!r}; give a list of codes, as in ['250.00'].")
-            if not len(codes):
-                raise ValueError(f", visit {number} of {len(visits)} is empty; give its codes or leave it out.")
-            try:
-                read.append({**visit, "codes": list(dict.fromkeys(self._reader.read(raw, version) for raw in codes))})
-            except ValueError as error:
-                raise ValueError(f", visit {number}: {error}") from error
-        return {"profile": _profile(profile), "visits": read}
+        visits = [visit if isinstance(visit, Mapping) else {"codes": visit} for visit in visits]
+        try:
+            read = self._reader.read_visits([visit.get("codes") for visit in visits], version)
+        except ValueError as error:
+            raise ValueError(f", {error}") from error
+        visits = [{**visit, "codes": codes} for visit, codes in zip(visits, read, strict=True)]
+        return {"profile": _profile(profile), "visits": visits}
 
-    def _forward(
+    def _forward(  # type: ignore[override]
         self,
         inputs: dict,
         top_k: int | None = 20,
@@ -181,7 +183,7 @@ class DiagnosisPredictionPipeline(Pipeline):
             "explanations": explanations,
         }
 
-    def postprocess(self, outputs: dict) -> list[dict]:
+    def postprocess(self, outputs: dict) -> list[dict]:  # type: ignore[override]
         """The results of a batch of patients in words."""
         how, results = outputs["how"], []
         mark = "in_set" if how else "above_eov"
@@ -231,7 +233,7 @@ def _profile(given: Mapping) -> dict:
     sex, age, race = (given.get(name) for name in _PROFILE)
     if sex is not None and str(sex).upper() not in _SEXES:
         raise ValueError(f": `sex` is {sex!r}; give 'F' or 'M', or leave it out.")
-    if age is not None and not (isinstance(age, Real) and 0 <= age <= 130):
+    if age is not None and not (isinstance(age, Real) and 0 <= cast("float", age) <= 130):
         raise ValueError(f": `age` is {age!r}; give the age in years, between 0 and 130, or leave it out.")
     if race is not None and not isinstance(race, str):
         raise ValueError(f": `race` is {race!r}; give a word, or leave it out.")

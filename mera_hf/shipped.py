@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .errors import InputError
+from mera_hf.errors import InputError
 
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"

@@ -1,16 +1,31 @@
 """How a code is written: where its dot lies, which zeros a spreadsheet took away, and which code of a model it means."""
 
 import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 
-# In sort order, with the names that people use.
-VERSIONS = {"ICD9CM": "ICD-9-CM", "ICD10CM": "ICD-10-CM"}
+class Version(NamedTuple):
+    """A version of ICD.
 
-# The part before the dot, then the part after it.
-_SHAPES = {
-    "ICD9CM": re.compile(r"([0-9]{1,3}|V[0-9]{2}|E[0-9]{3})\.?([0-9]{0,2})"),
-    "ICD10CM": re.compile(r"([A-Z][0-9A-Z]{2})\.?([0-9A-Z]{0,4})"),
-}
+    Attributes:
+        number (`str`): how people choose it, such as `"9"`.
+        name (`str`): what its codes begin with, such as `"ICD9CM"`.
+        label (`str`): what people call it, such as `"ICD-9-CM"`.
+        shape (`re.Pattern`): a code without its version; the part before the dot, then the part after it.
+    """
+
+    number: str
+    name: str
+    label: str
+    shape: re.Pattern
+
+
+ICD9CM = Version("9", "ICD9CM", "ICD-9-CM", re.compile(r"([0-9]{1,3}|V[0-9]{2}|E[0-9]{3})\.?([0-9]{0,2})"))
+ICD10CM = Version("10", "ICD10CM", "ICD-10-CM", re.compile(r"([A-Z][0-9A-Z]{2})\.?([0-9A-Z]{0,4})"))
+# By name, in sort order. The versions stand here and nowhere else: `mera_hf.icd` hands them on
+VERSIONS = {version.name: version for version in (ICD9CM, ICD10CM)}
+NUMBERS = {version.number: version.name for version in VERSIONS.values()}
 _SHORTEST = 3  # characters of a category
 _MOST_BELOW = 3  # codes that a message names
 
@@ -28,7 +43,7 @@ def dotted(version: str, text: str) -> str | None:
         version (`str`): `"ICD9CM"` or `"ICD10CM"`.
         text (`str`): the spelling, such as `"25023"`, `"250.23"`, `"T814XXA"`.
     """
-    match = _SHAPES[version].fullmatch(text)
+    match = VERSIONS[version].shape.fullmatch(text)
     if match is None:
         return None
     head, tail = match.groups()
@@ -54,6 +69,8 @@ class CodeReader:
         codes (`list[str]`): codes of the model, such as `ICD9CM:250.00`.
     """
 
+    which = "say which (`icd='9'` or `icd='10'`)"  # what a message asks for where both versions may be meant
+
     def __init__(self, codes: list[str]):
         self.codes = dict.fromkeys(codes)  # in their order, and quick to look up
         self.versions = sorted({code.split(":")[0] for code in codes})
@@ -73,8 +90,31 @@ class CodeReader:
         if version is None:
             raise ValueError(f"`icd` is {icd!r}; give '9' or '10'.")
         if version not in self.versions:
-            raise ValueError(f"`icd` is {icd!r}, and this model knows {VERSIONS[self.versions[0]]} codes only.")
+            raise ValueError(f"`icd` is {icd!r}, and this model knows {VERSIONS[self.versions[0]].label} codes only.")
         return version
+
+    def read_visits(self, visits: Sequence[Collection[str]], version: str | None) -> list[list[str]]:
+        """
+        The codes of each visit as codes of the model, each once.
+
+        Args:
+            visits (sequence of collections of `str`): as [`split_visits`] gives them.
+            version (`str`, *optional*): as in [`read`].
+
+        Raises:
+            `ValueError`: naming the visit, from 1, for one without codes and for a code that cannot be read.
+        """
+        read = []
+        for number, codes in enumerate(visits, start=1):
+            if isinstance(codes, str) or not isinstance(codes, Iterable):
+                raise ValueError(f"visit {number}: its codes are {codes!r}; give a list of codes, as in ['250.00'].")
+            if not len(codes):
+                raise ValueError(f"visit {number} of {len(visits)} is empty; give its codes or leave it out.")
+            try:
+                read.append(list(dict.fromkeys(self.read(raw, version) for raw in codes)))
+            except ValueError as error:
+                raise ValueError(f"visit {number}: {error}") from error
+        return read
 
     def read(self, raw: str, version: str | None) -> str:
         """
@@ -94,8 +134,8 @@ class CodeReader:
             version = _version(head)
         elif version is None:
             raise ValueError(
-                f"{raw!r} may be ICD-9-CM or ICD-10-CM, and this model knows both; say which (`icd='9'` or `icd='10'`), or "
-                "write the version with the code, as in ICD10CM:I50.9."
+                f"{raw!r} may be ICD-9-CM or ICD-10-CM, and this model knows both; {self.which}, or write the version with "
+                "the code, as in ICD10CM:I50.9."
             )
         code = None if version is None else dotted(version, text)
         above = code
@@ -103,7 +143,7 @@ class CodeReader:
             if f"{version}:{above}" in self.codes:
                 return f"{version}:{above}"
             above = above[:-1].rstrip(".")
-        known = " and ".join(VERSIONS[name] for name in self.versions)
+        known = " and ".join(VERSIONS[name].label for name in self.versions)
         below = [name for name in self.codes if code and name.startswith(f"{version}:{code}")]
         if below:
             more = f" and {len(below) - _MOST_BELOW:,} more" if len(below) > _MOST_BELOW else ""
@@ -118,7 +158,7 @@ class CodeReader:
 def _version(name: str) -> str | None:
     """`ICD9CM` for `9`, `ICD-9`, `ICD9CM` and so on; `None` for anything else."""
     number = name.strip().upper().replace("-", "").removeprefix("ICD").removesuffix("CM")
-    return {"9": "ICD9CM", "10": "ICD10CM"}.get(number)
+    return NUMBERS.get(number)
 
 
-__all__ = ["VERSIONS", "CodeReader", "dotted", "split_visits"]
+__all__ = ["ICD9CM", "ICD10CM", "NUMBERS", "VERSIONS", "CodeReader", "Version", "dotted", "split_visits"]

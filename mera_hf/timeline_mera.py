@@ -352,7 +352,7 @@ def batches_by_length(
         batch_tokens: most tokens of a batch when all its rows are padded to the longest; no limit without it. A row that is
             longer is a batch of its own.
     """
-    batches = []
+    batches: list[list[int]] = []
     for row in sorted(rows, key=lengths.__getitem__):
         full = not batches or len(batches[-1]) == batch_size
         if full or (batch_tokens is not None and lengths[row] * (len(batches[-1]) + 1) > batch_tokens):
@@ -398,7 +398,8 @@ def collate_timelines(
         mask = sees
 
     decision_index, decision_visit, decision_given = [], [], []
-    visit_patient, visit_codes, histories = [], [], []
+    visit_patient: list[int] = []
+    visit_codes, histories = [], []
     for patient, (timeline, (row, left)) in enumerate(zip(timelines, places, strict=True)):
         start = row * width + left
         decision_index += [start + position for position in timeline.decisions]
@@ -441,8 +442,8 @@ def collate_pairs(timelines: list[Timeline], pad_token_id: int, decoder_start_to
         visits = itertools.groupby(
             zip(timeline.decision_visits, timeline.decisions, strict=True), lambda pair: pair[0]
         )
-        for _, decisions in visits:
-            decisions = [place for _, place in decisions]
+        for _, pairs in visits:
+            decisions = [place for _, place in pairs]
             start = decisions[0]  # the mark of the visit
             read.append(timeline.input_ids[:start])
             written.append([decoder_start_token_id, *timeline.input_ids[start : decisions[-1] + 1]])

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mera_hf.data.prepare import load_codes, load_prepared
+from mera_hf.data.prepared import load_codes, load_prepared
 from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import evaluate_ranking, order_from_scores
-from mera_hf.evaluation.reference import fit_threshold
+from mera_hf.evaluation.rankings.reference import fit_threshold
 
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "peers"

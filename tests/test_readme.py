@@ -13,12 +13,14 @@ CARDS = ROOT / "model_cards"
 
 @pytest.mark.parametrize("setting", ["profile", "history", "memorized"])
 def test_tables_of_the_card_are_those_of_the_reference_run(setting):
-    from mera_hf.evaluation.results import read_metrics, table_markdown
+    from mera_hf.blocks import markdown_table
+    from mera_hf.evaluation.figures import ranker_table
+    from mera_hf.evaluation.results import read_metrics
 
     folder = CARDS / "mera-tiny-diabetes130" / setting
     metrics = read_metrics(folder / "metrics.json")
     assert len(metrics["run"]["seed"]) == 3
-    table = table_markdown(metrics)
+    table = markdown_table(ranker_table(metrics))
     assert (folder / "table.md").read_text() == table + "\n"
     assert table in (CARDS / "mera-tiny-diabetes130" / "README.md").read_text()
 
@@ -52,3 +54,4 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert len(shown) == 2
     assert re.match(r"1 \S+ \d+\.\d% \w+", shown[0]) and len(shown[0].splitlines()) == 5
     assert shown[1].startswith("['ICD9CM:") and "'train_loss'" in shown[1]
+    assert re.search(r"^runs/mera 0\.[3-6]\d+$", shown[1], flags=re.M)

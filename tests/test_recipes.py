@@ -18,17 +18,17 @@ from transformers import (
     set_seed,
 )
 
-import mera_hf
 from mera_hf.cli.main import main
 from mera_hf.data.memorizing import memorizing_texts
-from mera_hf.data.prepare import load_prepared
+from mera_hf.data.prepared import load_prepared
+from mera_hf.training import recipe as recipe_module
 from mera_hf.training.from_scratch import word_tokenizer
 from mera_hf.training.memorization_config import MemorizationTrainerConfig
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.recipe import parse_recipe
 
 
-FOLDERS = (Path(__file__).parents[1] / "recipes", Path(mera_hf.__file__).parent / "cli" / "demo_recipe")
+FOLDERS = (Path(__file__).parents[1] / "recipes", recipe_module.RECIPES)
 FILES = {f"{path.parent.name}/{path.stem}": path for folder in FOLDERS for path in sorted(folder.rglob("*.yaml"))}
 RECIPES = {name: path for name, path in FILES.items() if not name.startswith("accelerate/")}
 LAUNCHES = {name: path for name, path in FILES.items() if name.startswith("accelerate/")}
@@ -39,7 +39,7 @@ RUNS = [*((base, how) for base in LARGE for how in HOWS), ("t5-base", "full")]
 
 def test_the_recipes_are_there():
     large = {f"{base}/{stage}-{how}" for base, how in RUNS for stage in ("memorize", "train")}
-    assert large | {"tiny-cpu/memorize", "tiny-cpu/train", "demo_recipe/memorize", "demo_recipe/train"} <= set(RECIPES)
+    assert large | {"tiny-cpu/memorize", "tiny-cpu/train", "demo/memorize", "demo/train"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)

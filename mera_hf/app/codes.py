@@ -1,4 +1,4 @@
-"""The codes of a model as people write, read and look for them."""
+"""The codes of a model as people write, read and search for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Codes:
     Args:
         codes (sequence of `str`): codes with their version, such as `ICD9CM:428.0`, in tree order.
         descriptions (sequence of `str`): of `codes`.
-        weights (sequence of `float`): of two codes found by their words, the one with the larger stands first.
+        weights (sequence of `float`): of two codes found by their words, the one with the larger weight comes first.
     """
 
     def __init__(self, codes: Sequence[str], descriptions: Sequence[str], weights: Sequence[float]):
@@ -30,7 +30,7 @@ class Codes:
         }
         self._weights = dict(zip(codes, weights, strict=True))
 
-    def __contains__(self, code: str) -> bool:
+    def __contains__(self, code: object) -> bool:
         return code in self.descriptions
 
     def __len__(self) -> int:
@@ -39,14 +39,14 @@ class Codes:
     def short(self, code: str) -> str:
         """A code as it is shown: without its version where all codes have the same."""
         version, _, name = code.partition(":")
-        return name if len(self.versions) == 1 else f"{name} ({VERSIONS.get(version, version)})"
+        return name if len(self.versions) == 1 else f"{name} ({VERSIONS[version].label})"
 
     def find(self, query: str, limit: int = 12) -> list[str]:
         """
-        The codes that fit what was typed, the best first.
+        The codes that fit what was typed, best first.
 
-        Codes that begin with it, then those with all its words in their description; where nothing begins with it, the code
-        that it lies under: `428.23` finds `428` of a model that ranks categories.
+        Codes that begin with it, then those with all its words in their description; if no code begins with it, the
+        code above it: `428.23` finds `428` of a model that ranks categories.
         """
         words = _SEPARATORS.sub(" ", query.lower()).split()
         if not words:
@@ -71,7 +71,11 @@ class Codes:
                 beginning.append(code)
             elif all(word in text for word in words):
                 within.append(code)
-        return [code for found in (beginning, within) for code in sorted(found, key=self._weights.get, reverse=True)]
+        return [
+            code
+            for found in (beginning, within)
+            for code in sorted(found, key=self._weights.__getitem__, reverse=True)
+        ]
 
 
 def _key(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a person does to the visits, as the page sends it, and where the keyboard goes on."""
+"""What a person does to the visits, as the page sends it, and where the keyboard focus goes next."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ def edit(patient: EnteredPatient, action: Mapping, is_code: Callable[[str], bool
     Do what the page asks for.
 
     Args:
-        patient (`EnteredPatient`): as it stands.
-        action (`Mapping`): `do`, one of `add-code`, `remove-code`, `add-visit`, `remove-visit`, `move-visit`; and as it needs
-            them `visit` (from 1), `code` and `by` (-1 or 1).
+        patient (`EnteredPatient`): the current one.
+        action (`Mapping`): `do`, one of `add-code`, `remove-code`, `add-visit`, `remove-visit`, `move-visit`; and as
+            needed `visit` (from 1), `code` and `by` (-1 or 1).
         is_code (`Callable`): whether the model knows a code.
 
     Returns:
-        the patient, and the id of the element that has the keyboard next.
+        the patient, and the id of the element that gets the keyboard focus.
 
     Raises:
-        `ValueError`: for anything that the page does not send.
+        `ValueError`: for anything that the page would not send.
     """
     do, visit, code = action.get("do"), int(action.get("visit", 1)), action.get("code")
     if not 1 <= visit <= len(patient.visits):
@@ -35,7 +35,7 @@ def edit(patient: EnteredPatient, action: Mapping, is_code: Callable[[str], bool
     if do == "move-visit" and action.get("by") in (-1, 1):
         patient = patient.move_visit(visit, action["by"])
         to = min(max(visit + action["by"], 1), len(patient.visits))
-        # The button that was pressed, or the other one where it is off: at an end
+        # The button that was pressed, or the other one if it is disabled at an end
         way = "earlier" if to == len(patient.visits) or (action["by"] == -1 and to > 1) else "later"
         return patient, f"{way}-{to}"
     if do == "add-code" and isinstance(code, str) and is_code(code):

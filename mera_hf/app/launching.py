@@ -20,7 +20,7 @@ def require_gradio() -> None:
 
 
 def is_public(host: str) -> bool:
-    """Whether others than the person at this computer can reach a page on this host, or it runs in a Space."""
+    """Whether others can reach a page on this host, or it runs in a Space."""
     if "SPACE_ID" in os.environ:
         return True
     try:
@@ -33,7 +33,7 @@ def launch(
     checkpoint: str,
     model,
     tokenizer,
-    dataset: str | None = None,
+    dataset: str | Path | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
     browser: bool = False,
@@ -44,9 +44,9 @@ def launch(
     Args:
         checkpoint (`str`): name of the checkpoint, for the head of the page.
         model (`MeraForDiagnosis`), tokenizer (`PreTrainedTokenizerBase`): the checkpoint.
-        dataset (`str`, *optional*): a prepared folder whose test patients can be loaded.
+        dataset (`str` or `Path`, *optional*): a prepared folder whose test patients can be loaded.
         host (`str`, defaults to `"127.0.0.1"`): address to serve on; `0.0.0.0` lets others in.
-        port (`int`, *optional*): the first free one from 7860 on without it.
+        port (`int`, *optional*): defaults to the first free one from 7860 on.
         browser (`bool`, defaults to `False`): open the page in the browser.
 
     Returns:
@@ -57,9 +57,9 @@ def launch(
             [`~mera_hf.app.stored_patients.StoredPatients`].
     """
     require_gradio()
-    # Gradio reads these when it is imported; a page that shows patients tells nobody that it runs
+    # Gradio reads these when it is imported; a page that shows patients reports to nobody
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
-    # Gradio asks its own page whether it is up, which a proxy of the hospital cannot answer
+    # Gradio asks its own page whether it is up, which a hospital's proxy cannot answer
     around = os.environ.get("NO_PROXY", os.environ.get("no_proxy", ""))
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, [around, "localhost", "127.0.0.1"]))
     from mera_hf.app.page import build_page
@@ -81,7 +81,7 @@ def launch(
             pwa=False,
             mcp_server=False,
             enable_monitoring=False,
-            run_history=False,  # Gradio would keep what was entered in the browser
+            run_history=False,  # Gradio would store what was entered in the browser
             footer_links=[],
             theme=theme(),
             head=f"<style>{(TEMPLATES / 'style.css').read_text(encoding='utf-8')}</style>",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -11,7 +11,7 @@ from mera_hf.app import views
 from mera_hf.app.codes import Codes
 from mera_hf.app.edits import edit
 from mera_hf.app.patient import EnteredPatient
-from mera_hf.app.reading import Cut, ranked, read, scale
+from mera_hf.app.reading import ChosenCut, ranked, read, scale
 from mera_hf.app.stored_patients import StoredPatients
 
 
@@ -25,10 +25,10 @@ SEXES = [("Female", "F"), ("Male", "M"), ("Not known", "")]
 AGES = [("Not known", ""), *((f"{age} to {age + 9}", str(age)) for age in range(0, 90, 10)), ("90 and over", "90")]
 LENGTHS = (10, 20, 50, 100)
 EOV = "EOV"
-# Nobody calls these but the page itself. What comes while one runs waits, and of several the last is done
-_EVENT = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+# Only the page itself calls these. A call that comes while one runs waits; of several waiting, the last one runs
+_EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 _QUICK = {**_EVENT, "queue": False}
-_EACH = {**_QUICK, "trigger_mode": "multiple"}  # each counts
+_EACH = {**_QUICK, "trigger_mode": "multiple"}  # every call runs
 
 
 def build_page(
@@ -44,11 +44,12 @@ def build_page(
     Args:
         model (`MeraForDiagnosis`): the checkpoint.
         tokenizer (`PreTrainedTokenizerBase`): of the checkpoint.
-        name (`str`): of the checkpoint, for the head of the page.
+        name (`str`): name of the checkpoint, for the head of the page.
         stored (`StoredPatients`, *optional*): patients that can be loaded.
         public (`bool`, defaults to `False`): whether others reach the page, which then warns of entering real patients.
     """
     config = model.config
+    assert config.descriptions is not None
     codes = Codes(config.codes, config.descriptions, model.ranking_head.log_prevalence.tolist())
     levels = {kind: list(found) for kind, found in (config.conformal or {}).items() if kind != "patients"}
 
@@ -61,7 +62,7 @@ def build_page(
     with gr.Blocks(title="MERA: diagnoses of the next visit", analytics_enabled=False, fill_width=True) as page:
         patient = gr.State(EnteredPatient())
         reading = gr.State(None)
-        chosen = gr.State(None)  # the code that is explained; the first of the ranking without it
+        chosen = gr.State(None)  # the code that is explained; `None` is the first of the ranking
 
         gr.HTML(views.header(name, len(codes), public), apply_default_css=False, js_on_load=views.script("header"))
         with gr.Row(elem_id="columns"):
@@ -76,7 +77,10 @@ def build_page(
                 number, others = _stored_inputs(stored)
             with gr.Column(elem_id="next"):
                 with gr.Row(elem_id="options", visible=bool(levels)):
-                    kinds = [EOV, *((views.percent(float(level), 0), level) for level in levels.get("codes", ()))]
+                    kinds: list[str | tuple[str, str]] = [
+                        EOV,
+                        *((views.percent(float(level), 0), level) for level in levels.get("codes", ())),
+                    ]
                     coverage = gr.Radio(kinds, value=EOV, label="How far the set reaches")
                     of = gr.Radio(
                         [("a visit's codes", "codes"), ("whole visits", "visits")],
@@ -84,7 +88,7 @@ def build_page(
                         label="Covers a share of",
                         visible=False,
                     )
-                # What Gradio sends late it sends with the event of before: so the cut is in the value, not in the event
+                # Gradio sends late calls with the previous event, so the cut is in the value, not in the event
                 cut = gr.HTML(
                     {"html": "", "at": None},
                     html_template="${value.html}",
@@ -113,7 +117,7 @@ def build_page(
 
         def show_scale(reading, cut, coverage):
             here = reading is not None and coverage == EOV
-            found = scale(model, reading, Cut(cut["at"])) if here else None
+            found = scale(model, reading, ChosenCut(cut["at"])) if here else None
             return {**cut, "html": views.cut(found, codes)}
 
         def rank(patient, *profile):
@@ -125,7 +129,7 @@ def build_page(
             return read(model, tokenizer, patient.row(told))
 
         def draw(patient, reading, chosen, cut, coverage, of, length):
-            """The scale and the ranking; by themselves, since a person may move the cut while the model runs."""
+            """The scale and the ranking; separate, since a person may move the cut while the model runs."""
             return show_scale(reading, cut, coverage), show(patient, reading, chosen, cut, coverage, of, length)
 
         def explain(patient, reading, chosen, cut, coverage, of):
@@ -168,6 +172,7 @@ def build_page(
 
         def load(number):
             """Put a stored patient on the page, with the first code of the ranking chosen."""
+            assert stored is not None
             entered, own, left_out = stored.open(int(number), codes)
             if left_out:
                 gr.Warning(f"{left_out} codes of this patient are left out: the model does not know them.")
@@ -189,6 +194,7 @@ def _profile_inputs(stored: StoredPatients | None) -> list:
         sex = gr.Radio(SEXES, value="", label="Sex")
         with gr.Row():
             age = gr.Dropdown(AGES, value="", label="Age at the first visit", min_width=120)
+            race: gr.Textbox | gr.Dropdown
             if stored is None:
                 race = gr.Textbox(label="Race, as in the data", min_width=120)
             else:
@@ -197,7 +203,7 @@ def _profile_inputs(stored: StoredPatients | None) -> list:
 
 
 def _stored_inputs(stored: StoredPatients | None) -> tuple:
-    """The number of a stored patient, and the buttons beside it with how each makes it from the present one."""
+    """The number of a stored patient, and the buttons beside it, each with how it changes the number."""
     if stored is None:
         return None, {}
     last = len(stored)
@@ -216,7 +222,7 @@ def _stored_inputs(stored: StoredPatients | None) -> tuple:
     return number, ways
 
 
-def _cut(moved: float | None, coverage: str, of: str) -> Cut:
+def _cut(moved: float | None, coverage: str, of: str) -> ChosenCut:
     if coverage == EOV:
-        return Cut(moved)
-    return Cut(coverage=float(coverage), coverage_of=of)
+        return ChosenCut(moved)
+    return ChosenCut(coverage=float(coverage), coverage_of=of)

@@ -12,8 +12,8 @@ class EnteredPatient:
     Visits as they stand on the page. Every change gives a new patient; visits are counted from 1.
 
     Attributes:
-        visits (`tuple[tuple[str, ...], ...]`): codes of each visit, the oldest first; one that is being entered has none.
-        recorded (`tuple[str, ...]`): codes of the visit after these, where they are known and nothing was changed since.
+        visits (`tuple[tuple[str, ...], ...]`): codes of each visit, the oldest first; a visit just added has none.
+        recorded (`tuple[str, ...]`): codes of the visit after these, if known and nothing was changed since.
     """
 
     visits: tuple[tuple[str, ...], ...] = ((),)
@@ -30,12 +30,12 @@ class EnteredPatient:
         return {code for codes in self.visits for code in codes}
 
     def add_code(self, visit: int, code: str) -> EnteredPatient:
-        """The patient with a code in a visit, which holds it once."""
+        """The patient with a code added to a visit, which holds it only once."""
         codes = self.visits[visit - 1]
         return self if code in codes else self._with(visit, (*codes, code))
 
     def remove_code(self, visit: int, code: str) -> EnteredPatient:
-        """The patient without a code in a visit; an empty visit stays to be filled."""
+        """The patient with a code removed from a visit; an empty visit stays."""
         return self._with(visit, tuple(other for other in self.visits[visit - 1] if other != code))
 
     def add_visit(self) -> EnteredPatient:
@@ -43,12 +43,12 @@ class EnteredPatient:
         return EnteredPatient((*self.visits, ()))
 
     def remove_visit(self, visit: int) -> EnteredPatient:
-        """The patient without a visit; there is always one to enter codes into."""
+        """The patient without a visit; at least one, perhaps empty, always stays."""
         visits = self.visits[: visit - 1] + self.visits[visit:]
         return EnteredPatient(visits or ((),))
 
     def move_visit(self, visit: int, by: int) -> EnteredPatient:
-        """The patient with a visit earlier (-1) or later (+1); the same at either end."""
+        """The patient with a visit moved earlier (-1) or later (+1); unchanged at either end."""
         to = min(max(visit + by, 1), len(self.visits))
         visits = list(self.visits)
         visits.insert(to - 1, visits.pop(visit - 1))

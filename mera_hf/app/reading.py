@@ -1,9 +1,9 @@
-"""What the model read in a patient, and the ranking of it under any cut: moving the cut runs no model."""
+"""What the model read in a patient, and the ranking under any cut: moving the cut runs no model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
     from mera_hf.modeling_mera import MeraForDiagnosis, MeraOutput
 
-_SHOWN = 50  # codes on the scale of the cut, where the set may reach that far
+_SHOWN = 50  # codes on the scale of the cut, if the set may reach that far
 
 
 @dataclass(frozen=True)
-class Cut:
+class ChosenCut:
     """
     Where the set ends.
 
     Attributes:
-        value (`float`, *optional*): a code is in the set if its value is above; the fitted value of EOV without it.
-        coverage (`float`, *optional*): a set of known coverage in place of it, such as 0.9.
+        value (`float`, *optional*): a code is in the set if its value is above; defaults to the fitted value of EOV.
+        coverage (`float`, *optional*): a set of this known coverage instead, such as 0.9.
         coverage_of (`str`): of the `"codes"` of a visit or of whole `"visits"`.
     """
 
@@ -31,8 +31,8 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A code of the ranking; `value` is what the cut is put to."""
+class CodeRow:
+    """A code of the ranking; `value` is what the cut compares."""
 
     rank: int
     code: str
@@ -42,29 +42,29 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class CutRanking:
     """
     A ranking under a cut.
 
     Attributes:
-        rows (`list[Row]`): the first codes, best first.
+        rows (`list[CodeRow]`): the first codes, best first.
         size (`int`): codes in the set; `rows` may hold fewer.
         eov_size (`int`): codes in the set at the fitted value of EOV.
-        cut (`Cut`): where the set ends.
+        cut (`ChosenCut`): where the set ends.
         value (`float`): the value that the cut is at, or EOV's where the set has a known coverage.
     """
 
-    rows: list[Row]
+    rows: list[CodeRow]
     size: int
     eov_size: int
-    cut: Cut
+    cut: ChosenCut
     value: float
 
 
 @dataclass(frozen=True)
 class Reading:
     """
-    One patient and what one forward pass said.
+    One patient and the result of one forward pass.
 
     Attributes:
         row (`dict`): the patient as the model read it.
@@ -83,38 +83,39 @@ def read(model: MeraForDiagnosis, tokenizer, row: dict) -> Reading:
     return Reading(row, output, (batch["history_codes"], batch["history_values"]))
 
 
-def ranked(model: MeraForDiagnosis, reading: Reading, cut: Cut, top_k: int) -> Ranked:
+def ranked(model: MeraForDiagnosis, reading: Reading, cut: ChosenCut, top_k: int) -> CutRanking:
     """The first `top_k` codes of a patient and the set that the cut makes."""
     import torch
 
     with torch.no_grad():
-        options = {"coverage": cut.coverage, "coverage_of": cut.coverage_of, "eov_value": cut.value}
+        options: dict[str, Any] = {"coverage": cut.coverage, "coverage_of": cut.coverage_of, "eov_value": cut.value}
         ranking = model.decide(reading.output, *reading.history, **options)
         eov_size = model.decide(reading.output, *reading.history, top_k=1).set_sizes[0]
         order = ranking.order[0]
         probabilities = torch.empty_like(ranking.probabilities).scatter_(1, ranking.order, ranking.probabilities)
         values = model.code_values(probabilities.to(model.device))[0]
     codes, descriptions = model.config.codes, model.config.descriptions
+    assert descriptions is not None
     rows = [
-        Row(rank, codes[index], descriptions[index], float(probabilities[0, index]), float(values[index]))
+        CodeRow(rank, codes[index], descriptions[index], float(probabilities[0, index]), float(values[index]))
         for rank, index in enumerate(order[:top_k].tolist(), start=1)
     ]
     value = model.config.eov_value if cut.value is None else cut.value
-    return Ranked(rows, int(ranking.set_sizes[0]), int(eov_size), cut, value)
+    return CutRanking(rows, int(ranking.set_sizes[0]), int(eov_size), cut, value)
 
 
 @dataclass(frozen=True)
 class Scale:
     """
-    The scale that the cut is moved on.
+    The scale on which the cut is moved.
 
     Attributes:
-        low, high, step (`float`): its ends, and how far one press of a key goes.
+        low, high, step (`float`): its ends, and the step of one key press.
         eov (`float`): the fitted value.
         value (`float`): where the cut is.
-        rows (`list[Row]`): the codes that the cut can put in or out of the set.
+        rows (`list[CodeRow]`): the codes that the cut can put in or out of the set.
         plain (`bool`): whether the value of a code is its probability.
-        depth (`int`): the set is taken from the first so many codes; 0 where from all.
+        depth (`int`): the set is taken from this many first codes; 0 means all.
     """
 
     low: float
@@ -122,19 +123,19 @@ class Scale:
     step: float
     eov: float
     value: float
-    rows: list[Row]
+    rows: list[CodeRow]
     plain: bool
     depth: int
 
 
-def scale(model: MeraForDiagnosis, reading: Reading, cut: Cut) -> Scale:
+def scale(model: MeraForDiagnosis, reading: Reading, cut: ChosenCut) -> Scale:
     """The scale of a patient: it holds the codes at the head of the ranking, EOV and the cut."""
     head, config = model.ranking_head, model.config
-    rows = ranked(model, reading, Cut(), min(config.rerank_depth or _SHOWN, config.num_codes)).rows
+    rows = ranked(model, reading, ChosenCut(), min(config.rerank_depth or _SHOWN, config.num_codes)).rows
     value = config.eov_value if cut.value is None else cut.value
     values = [row.value for row in rows] + [config.eov_value, value]
     plain = bool((head.value_weight == 1).all() and (head.value_threshold == 0).all())
-    # A little room, so that the first code can be left out and the last one taken in
+    # A little margin, so that the first code can be left out and the last one taken in
     room = 0.04 * (max(values) - min(values))
     low = 0.0 if plain else min(values) - room
     high = max(values) + room

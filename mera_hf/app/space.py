@@ -1,4 +1,4 @@
-"""The app as a Space on the Hub: the files of it, and what runs there."""
+"""The app as a Space on the Hub: its files, and what runs there."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def space_files(repo_id: str, package: str | None = None) -> dict[str, str]:
     The files of a Space for a checkpoint.
 
     Args:
-        repo_id (`str`): the checkpoint on the Hub, `organisation/name`. Of a private one the Space needs a token: set the
-            secret `HF_TOKEN` in its settings.
-        package (`str`, *optional*): how `pip` installs this package; this version by its name without it.
+        repo_id (`str`): the checkpoint on the Hub, `organisation/name`. For a private one the Space needs a token: set
+            the secret `HF_TOKEN` in its settings.
+        package (`str`, *optional*): how `pip` installs this package; by default this version by name.
 
     Returns:
         `dict[str, str]`: path in the Space to text: `README.md` with the Space's settings, `app.py`, `requirements.txt`.
@@ -77,8 +77,8 @@ def space_files(repo_id: str, package: str | None = None) -> dict[str, str]:
 def serve(repo_id: str) -> None:
     """Serve the page of a checkpoint to everybody, as a Space does, until it is stopped.
 
-    The port is that of the variable GRADIO_SERVER_PORT, or the first free one from 7860 on. Where the checkpoint learned from
-    open data that this package carries, the test patients of it can be loaded; never those of any other data.
+    The port is that in the variable GRADIO_SERVER_PORT, or the first free one from 7860 on. Where the checkpoint
+    learned from open data that this package carries, its test patients can be loaded; never those of other data.
     """
     from transformers import AutoModel, AutoTokenizer
 
@@ -90,7 +90,8 @@ def serve(repo_id: str) -> None:
 
 def bundled_patients(config) -> Path | None:
     """A prepared folder of the open data that a checkpoint says it learned from, if this package carries it."""
-    from mera_hf.data.prepare import BUNDLED, prepare
+    from mera_hf.data.prepare import prepare
+    from mera_hf.data.sources import BUNDLED
 
     source = (getattr(config, "provenance", None) or {}).get("source")
     if source not in BUNDLED:

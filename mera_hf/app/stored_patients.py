@@ -15,7 +15,7 @@ class StoredPatients:
 
     Args:
         folder (`str` or `Path`): a folder that `mera prepare` wrote.
-        public (`bool`): whether anybody but the person at this computer can reach the page.
+        public (`bool`): whether others can reach the page.
 
     Raises:
         [`~mera_hf.errors.InputError`]: not a prepared folder, one without test patients, or a credentialed one where the
@@ -23,16 +23,17 @@ class StoredPatients:
     """
 
     def __init__(self, folder: str | os.PathLike, public: bool):
-        from mera_hf.data.prepare import load_prepared, read_report
+        from mera_hf.data.prepared import Prepared
 
-        report = read_report(folder)
+        prepared = Prepared.open(folder)
+        report = prepared.report
         if report["credentialed"] and public:
             raise InputError(
                 f"`--dataset`: {str(folder)!r} holds credentialed data ({report['source']}), which others could read on this "
                 "page. Serve it on this computer alone (`--host 127.0.0.1`), or name a folder of open data."
             )
         self.source = report["title"]
-        self._rows = load_prepared(folder)["test"]
+        self._rows = prepared.splits["test"]
         if not len(self._rows):
             raise InputError(f"`--dataset`: {str(folder)!r} has no test patients. Prepare more patients.")
         self.races = sorted({profile["race"] for profile in self._rows["profile"] if profile["race"]})
@@ -49,7 +50,7 @@ class StoredPatients:
             known (container of `str`): codes of the model.
 
         Returns:
-            the patient, the profile (`dict`), and how many codes are left out since the model does not know them.
+            the patient, the profile (`dict`), and how many codes are left out because the model does not know them.
         """
         row = self._rows[number - 1]
         visits = [tuple(dict.fromkeys(visit["codes"])) for visit in row["visits"]]

@@ -10,7 +10,7 @@ from markupsafe import escape
 
 from mera_hf.app.codes import Codes
 from mera_hf.app.patient import EnteredPatient
-from mera_hf.app.reading import Ranked, Reading, Scale
+from mera_hf.app.reading import CutRanking, Reading, Scale
 from mera_hf.explanation_mera import Explanation
 
 
@@ -28,7 +28,7 @@ _environment = Environment(
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share for readers: `12.3 %`, and `< 0.1 %` where it would read as none."""
+    """A share for readers: `12.3 %`, and `< 0.1 %` where it would read as zero."""
     least = 0.5 * 10 ** -(digits + 2)
     return f"{100 * share:.{digits}f}\u202f%" if share >= least else f"<\u202f{10**-digits:g}\u202f%"
 
@@ -58,17 +58,22 @@ def stored_head(source: str) -> str:
 
 
 def visits(patient: EnteredPatient, codes: Codes, focus: str = "") -> str:
-    """The visits with their codes and a search in each; `focus` is the id of what has the keyboard next."""
+    """The visits with their codes and a search in each; `focus` is the id of what gets the keyboard focus."""
     return _render("visits", patient=patient, codes=codes, focus=focus)
 
 
 def cut(scale: Scale | None, codes: Codes) -> str:
-    """The scale of the cut with the codes on it; nothing where there is no patient or another cut."""
+    """The scale of the cut with the codes on it; nothing if there is no patient or another kind of cut."""
     return "" if scale is None else _render("cut", scale=scale, codes=codes, place=lambda value: _place(scale, value))
 
 
 def ranking(
-    ranked: Ranked | None, patient: EnteredPatient, codes: Codes, chosen: str | None, record: dict, reordered: int = 0
+    ranked: CutRanking | None,
+    patient: EnteredPatient,
+    codes: Codes,
+    chosen: str | None,
+    record: dict,
+    reordered: int = 0,
 ) -> str:
     """The ranking with the line of the cut in it, or what to do first; `record` is what can be copied and downloaded,
     and `reordered` how many codes stand in the order of their value."""
@@ -127,8 +132,8 @@ def code(explanation: Explanation | None, patient: EnteredPatient, codes: Codes,
     )
 
 
-def record(reading: Reading, ranked: Ranked, patient: EnteredPatient, name: str) -> dict:
-    """What can be taken away: the patient, the cut, and the ranking as `mera predict --json` has it, without groups."""
+def record(reading: Reading, ranked: CutRanking, patient: EnteredPatient, name: str) -> dict:
+    """What to download: the patient, the cut, and the ranking as in `mera predict --json`, without groups."""
     cut, inside = ranked.cut, "above_eov" if ranked.cut.coverage is None else "in_set"
     how = (
         {"eov_value": ranked.value}

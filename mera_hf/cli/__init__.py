@@ -1,1 +1,1 @@
-"""`mera`: one file a verb, thin; no logic that a script could not call."""
+"""`mera`: one thin file per verb; no logic that a script could not call."""

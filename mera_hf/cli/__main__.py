@@ -1,6 +1,6 @@
 import sys
 
-from .main import main
+from mera_hf.cli.main import main
 
 
 sys.exit(main())

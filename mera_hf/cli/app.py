@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from ..errors import InputError
-from .checkpoint import CHECKPOINT_HELP, SHIPPED, open_checkpoint
+from mera_hf.cli.checkpoint import CHECKPOINT_HELP, SHIPPED, open_checkpoint
+from mera_hf.errors import InputError
 
 
+HELP = "a page to enter a patient and look at the ranking"
 DESCRIPTION = """\
 Open a page in the browser: enter a patient's visits by searching codes or words, see the ranking of the next visit with
 the line where the predicted set ends, move that line, and look at one code: what moved it and where it stands in the tree.
@@ -23,15 +24,8 @@ examples
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `app` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "app",
-        help="a page to enter a patient and look at the ranking",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     parser.add_argument(
         "checkpoint",
         nargs="?",
@@ -45,12 +39,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--port", type=int, metavar="N", help="port (default: the first free one from 7860 on)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve the page until it is stopped; return the exit status 0."""
-    from ..app.launching import launch, require_gradio
+    from mera_hf.app.launching import launch, require_gradio
 
     require_gradio()
     if args.port is not None and not 1 <= args.port <= 65535:

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from ..errors import InputError
-from ..shipped import find_checkpoint
+from mera_hf.errors import InputError
+from mera_hf.shipped import find_checkpoint
 
 
+HELP = "the model card of a checkpoint"
 DESCRIPTION = """\
 Write the model card (README.md) of a checkpoint: what it is and is not for, how to load it, what it was trained on, and what
 `mera evaluate` measured. Every figure of the card comes from metrics.json and from the files of the checkpoint. Without
@@ -21,28 +22,21 @@ examples
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `card` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "card",
-        help="the model card of a checkpoint",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of a checkpoint, or of recipes")
     parser.add_argument("--metrics", metavar="FILE", help="metrics.json of the checkpoint, or merged over seeds")
     parser.add_argument("--repo", metavar="REPO", help="its name on the Hub: org/name (default the folder's name)")
     parser.add_argument("--notes", metavar="FILE", help="Markdown with further sections, put before the limits")
     parser.add_argument("--output", metavar="FILE", help="write the card here instead of printing it")
     parser.add_argument("--overwrite", action="store_true", help="replace the card that is there")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the card; return the exit status 0."""
-    from ..evaluation.results import read_metrics, write_text
-    from ..hub.model_card import model_card, recipe_card
+    from mera_hf.evaluation.results import read_metrics
+    from mera_hf.files import write_text
+    from mera_hf.hub.model_card import model_card, recipe_card
 
     output = Path(args.output) if args.output else None
     if output and output.exists() and not args.overwrite:

@@ -5,11 +5,11 @@ import gc
 import sys
 from pathlib import Path
 
-from ..errors import InputError
-from ..shipped import find_checkpoint, shipped_names
+from mera_hf.errors import InputError
+from mera_hf.shipped import find_checkpoint, shipped_names
 
 
-SHIPPED = "mera-tiny-diabetes130"  # of the checkpoints that come with mera, the one that ranks
+SHIPPED = "mera-tiny-diabetes130"  # the bundled checkpoint that ranks
 CHECKPOINT_HELP = f"folder that `mera train` wrote, {SHIPPED} (comes with mera), or a name on the Hub"
 
 
@@ -20,10 +20,10 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def import_libraries() -> None:
-    """Import torch and transformers, unless they are, in two thirds of the usual time.
+    """Import torch and transformers, if not yet imported, in two thirds of the usual time.
 
-    Garbage collection goes through their tens of thousands of objects again and again, also at the end of the process, and
-    finds none. So it is off meanwhile, and skips them from then on.
+    Garbage collection would scan their tens of thousands of objects again and again, also at exit, and find no
+    garbage. So it is off during the import, and skips these objects from then on.
     """
     if "transformers.modeling_utils" in sys.modules:
         return
@@ -40,11 +40,11 @@ def open_checkpoint(name: str, revision: str | None = None):
     """The model, on the GPU if there is one, and its tokenizer.
 
     Args:
-        name (`str`): a folder, a checkpoint that comes with mera, or a name on the Hub; the first of these that there is.
+        name (`str`): a folder, a checkpoint that comes with mera, or a name on the Hub; the first that exists.
         revision (`str`, *optional*): branch, tag or commit on the Hub.
 
     Raises:
-        [`InputError`]: where there is no checkpoint, it is not one of mera, it is an adapter, a part of it
+        [`InputError`]: if there is no checkpoint, it is not one of mera, it is an adapter, a part of it
             is missing, or it was memorized but not trained to rank.
     """
     import_libraries()
@@ -52,7 +52,7 @@ def open_checkpoint(name: str, revision: str | None = None):
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils.peft_utils import find_adapter_config_file
 
-    from ..timeline_mera import check_code_tokens
+    from mera_hf.timeline_mera import check_code_tokens
 
     folder = find_checkpoint(name)
     try:

@@ -4,11 +4,12 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from ..errors import InputError
-from ..evaluation.reference import REFERENCES
-from .checkpoint import open_checkpoint
+from mera_hf.cli.checkpoint import open_checkpoint
+from mera_hf.errors import InputError
+from mera_hf.evaluation.rankings.reference import REFERENCES
 
 
+HELP = "checkpoints and rankings of other models side by side"
 DESCRIPTION = """\
 Measure several rankers on the same patients, by the same functions, with the reference rankers always beside them. A ranker
 is a checkpoint (a folder that `mera train` wrote, mera-tiny-diabetes130, or a name on the Hub) or a Parquet file of rankings:
@@ -30,15 +31,8 @@ examples
 NO_PAGE = "no compare.html: pip install 'mera_hf[report]'"
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `compare` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "compare",
-        help="checkpoints and rankings of other models side by side",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     parser.add_argument(
         "rankers",
         metavar="RANKER",
@@ -60,13 +54,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--output-dir", metavar="DIR", help="write metrics.json, table.md and compare.html here")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier comparison wrote there")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="patients at a time (default 64)")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, and print the tables; return the exit status 0."""
-    from ..evaluation.comparison import checkpoint_run, compare_rankers, file_run
-    from ..evaluation.comparison_tables import comparison_text
+    from mera_hf.evaluation.compare import checkpoint_run, compare_rankers, file_run
+    from mera_hf.report import write_comparison
+    from mera_hf.report.comparisons import comparison_text
 
     if args.batch_size < 1:
         raise InputError(f"`--batch-size` is {args.batch_size}; it must be 1 or more.")
@@ -87,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
     print(comparison_text(comparison.metrics))
     if output:
-        written = comparison.write(output)
+        written = write_comparison(comparison, output)
         print(f"\nwritten to {output}: {', '.join(written)}")
         if "compare.html" not in written:
             print(NO_PAGE)
@@ -112,7 +106,7 @@ def named(arguments: list[str]) -> dict[str, list[str]]:
             raise InputError(f"`{argument}` has several runs; put a name in front: `NAME={argument}`.")
         if len(set(paths)) < len(paths):
             raise InputError(f"`{argument}` gives a run twice; give each seed once.")
-        # A name on the Hub is a name; of a path the last part is enough
+        # A name on the Hub is kept; for a path the last part is enough
         if not name and Path(rest).exists():
             name = Path(rest).resolve().name.removesuffix(".parquet")
         name = name or rest
@@ -126,7 +120,7 @@ def is_file(path: str) -> bool:
     """Whether this is a file of rankings and not a checkpoint.
 
     Raises:
-        [`InputError`]: if it should be a file and is not there, or is a file of another kind.
+        [`InputError`]: if it should be a file but is missing, or is a file of another kind.
     """
     file = Path(path)
     if path.endswith(".parquet") and not file.is_dir():

@@ -4,10 +4,13 @@ import argparse
 import time
 from pathlib import Path
 
-from ..errors import InputError
-from .checkpoint import SHIPPED, open_checkpoint
+from mera_hf.blocks import text_table
+from mera_hf.cli.checkpoint import SHIPPED, open_checkpoint
+from mera_hf.errors import InputError
+from mera_hf.spelling_mera import ICD9CM, CodeReader, split_visits
 
 
+HELP = "everything on open data, in minutes, on a CPU"
 DESCRIPTION = """\
 Run MERA end to end on the patients of Diabetes 130-US Hospitals (bundled, CC BY 4.0): prepare the visits, memorize
 what the codes mean, train a small model from scratch to rank the codes of the next visit, evaluate it on test patients
@@ -16,27 +19,20 @@ beside reference rankers, and predict for one example. Takes minutes on two core
 With --quick nothing is trained: the model that comes with mera (mera-tiny-diabetes130, trained by the recipe tiny-cpu/train on
 the same data) predicts for the example, says why, and is measured on the test patients. Takes less than a minute.
 """
-RECIPES = Path(__file__).parent / "demo_recipe"
+EPILOG = None
 EXAMPLE = "428 250.00; 584 428"  # heart failure with diabetes, then acute kidney failure with heart failure
 REFERENCES = ("prevalence", "copy_history", "ridge")
 QUICK_REFERENCES = ("prevalence", "copy_history")
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `demo` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="everything on open data, in minutes, on a CPU",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     parser.add_argument(
         "--output-dir", metavar="DIR", help="where it goes (default mera-demo, and mera-demo-quick with --quick)"
     )
     parser.add_argument("--quick", action="store_true", help="train nothing; show the model that comes with mera")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of weights and code orders (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,18 +43,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_whole(args: argparse.Namespace) -> int:
-    from ..data.prepare import prepare, read_report
-    from ..evaluation import plots
-    from ..evaluation.checkpoint import evaluate_checkpoint
-    from ..evaluation.results import table_text
-    from ..evaluation.training_run import train
-    from ..training.memorization_config import MemorizationTrainerConfig
-    from ..training.memorize import memorize
-    from ..training.mera_config import MeraTrainerConfig
-    from ..training.output_folder import OutputFolder
-    from ..training.recipe import parse_recipe
-    from .predict import as_table, predict
-    from .recipe import open_dataset
+    from mera_hf.cli.predict import as_table, predict
+    from mera_hf.data.prepare import prepare
+    from mera_hf.evaluation import plots
+    from mera_hf.evaluation.evaluate import evaluate_checkpoint
+    from mera_hf.evaluation.figures import ranker_table
+    from mera_hf.report import write_evaluation
+    from mera_hf.training.memorize import memorize
+    from mera_hf.training.train import train
 
     plots.require_package("matplotlib")
     started = time.perf_counter()
@@ -66,29 +58,24 @@ def _run_whole(args: argparse.Namespace) -> int:
     dataset_dir, memorized, trained = folder / "dataset", folder / "memorized", folder / "model"
 
     _title("1. Prepare: real patients of 130 US hospitals, 1999-2008")
-    print(prepare("diabetes130", output_dir=dataset_dir, overwrite=args.overwrite).table(), flush=True)
-    dataset, codes = open_dataset(str(dataset_dir))
+    prepared = prepare("diabetes130", output_dir=dataset_dir, overwrite=args.overwrite)
+    print(prepared.table(), flush=True)
 
-    of_seed = ["--seed", str(seed)]
-    _title(f"2. Memorize: what {len(codes)} ICD-9 codes mean")
-    arguments = parse_recipe(RECIPES / "memorize.yaml", of_seed, MemorizationTrainerConfig)
-    output = OutputFolder(memorized, overwrite=args.overwrite)
-    for name, value in memorize(*arguments, dataset, codes, output).items():
+    _title(f"2. Memorize: what {prepared.cohort['codes']} ICD-9 codes mean")
+    knows = memorize("demo/memorize", dataset_dir, memorized, overwrite=args.overwrite, seed=seed)
+    for name, value in knows.exact_match.items() if knows else ():
         print(f"  {name.replace('_', ' '):<32}{value:6.1%}", flush=True)
 
     _title("3. Train: rank all codes for the next visit")
-    overrides = [*of_seed, "--model-name-or-path", str(memorized)]
-    arguments = parse_recipe(RECIPES / "train.yaml", overrides, MeraTrainerConfig)
-    output = OutputFolder(trained, overwrite=args.overwrite)
-    train(*arguments, dataset, codes, output, "demo/train", read_report(dataset_dir))
+    train("demo/train", dataset_dir, trained, overwrite=args.overwrite, seed=seed, model_name_or_path=memorized)
 
     _title("4. Evaluate: test patients, beside rankers that need no language model")
     model, tokenizer = open_checkpoint(str(trained))
     evaluation = evaluate_checkpoint(
         model, tokenizer, dataset_dir, references=REFERENCES, recipe="demo/train", seed=seed
     )
-    evaluation.write(folder)
-    print(table_text(evaluation.metrics), flush=True)
+    write_evaluation(evaluation, folder)
+    print(text_table(ranker_table(evaluation.metrics)), flush=True)
 
     _title("5. Predict: heart failure, then kidney failure; what comes next?")
     print(as_table(predict(model, tokenizer, _example(model), 10)))
@@ -106,11 +93,12 @@ def _run_whole(args: argparse.Namespace) -> int:
 
 
 def _run_quick(args: argparse.Namespace) -> int:
-    from ..data.prepare import prepare
-    from ..evaluation.checkpoint import evaluate_checkpoint
-    from ..evaluation.results import table_text
-    from .evaluate import NO_REPORT
-    from .predict import as_table, explain, predict
+    from mera_hf.cli.evaluate import NO_REPORT
+    from mera_hf.cli.predict import as_table, explain, predict
+    from mera_hf.data.prepare import prepare
+    from mera_hf.evaluation.evaluate import evaluate_checkpoint
+    from mera_hf.evaluation.figures import ranker_table
+    from mera_hf.report import write_evaluation
 
     started = time.perf_counter()
     folder = _output_folder(args)
@@ -128,8 +116,8 @@ def _run_quick(args: argparse.Namespace) -> int:
     evaluation = evaluate_checkpoint(
         model, tokenizer, folder / "dataset", references=QUICK_REFERENCES, recipe="tiny-cpu/train"
     )
-    written = evaluation.write(folder)
-    print(table_text(evaluation.metrics))
+    written = write_evaluation(evaluation, folder)
+    print(text_table(ranker_table(evaluation.metrics)))
 
     page = f"{folder / 'report.html'}  the result as a page with plots: open it in a browser"
     print(
@@ -154,10 +142,11 @@ def _output_folder(args: argparse.Namespace) -> Path:
 
 
 def _example(model) -> dict:
-    from .predict import read_visits
-
-    visits = [{"codes": codes} for codes in read_visits(EXAMPLE, "ICD9CM", model.config.codes)]
-    return {"profile": {"sex": "F", "age": 72.0, "race": None}, "visits": visits}
+    visits = CodeReader(model.config.codes).read_visits(split_visits(EXAMPLE), ICD9CM.name)
+    return {
+        "profile": {"sex": "F", "age": 72.0, "race": None},
+        "visits": [{"codes": codes} for codes in visits],
+    }
 
 
 def _since(started: float) -> str:

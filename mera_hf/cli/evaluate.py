@@ -5,11 +5,13 @@ import json
 import textwrap
 from pathlib import Path
 
-from ..errors import InputError
-from ..shipped import find_checkpoint
-from .checkpoint import add_checkpoint, open_checkpoint
+from mera_hf.blocks import text_table
+from mera_hf.cli.checkpoint import add_checkpoint, open_checkpoint
+from mera_hf.errors import InputError
+from mera_hf.shipped import find_checkpoint
 
 
+HELP = "measure a checkpoint beside the reference rankers"
 DESCRIPTION = """\
 Measure a checkpoint on patients that it has not seen: recall@k, weighted F1 at the true size and at the size that the
 model chose (EOV), repeated and new codes; beside reference rankers fitted on the same training patients, and with the
@@ -26,15 +28,8 @@ example
 NO_REPORT = "no report.html and plots: they need 20 codes or more, and pip install 'mera_hf[report]'"
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `evaluate` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "evaluate",
-        help="measure a checkpoint beside the reference rankers",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     add_checkpoint(parser)
     parser.add_argument("--dataset", metavar="DIR", required=True, help="folder that `mera prepare` wrote")
     parser.add_argument(
@@ -48,16 +43,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="also write rankings.parquet, every patient's identifier and ranking, for `mera compare`; it is patient data",
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="patients at a time (default 64)")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the table; return the exit status 0."""
-    from ..evaluation.breakdown_words import breakdown_sentences
-    from ..evaluation.calibration_words import calibration_text
-    from ..evaluation.checkpoint import evaluate_checkpoint
-    from ..evaluation.findings import findings_text
-    from ..evaluation.results import table_text
+    from mera_hf.evaluation.evaluate import evaluate_checkpoint
+    from mera_hf.evaluation.figures import ranker_table
+    from mera_hf.evaluation.sections import SECTIONS, calibration
+    from mera_hf.evaluation.sections.findings import findings_text
+    from mera_hf.report import write_evaluation
 
     if args.batch_size < 1:
         raise InputError(f"`--batch-size` is {args.batch_size}; it must be 1 or more.")
@@ -85,14 +79,15 @@ def run(args: argparse.Namespace) -> int:
     )
     dataset = evaluation.metrics["dataset"]
     print(f"\n{dataset['name']}, {dataset['split']}: {dataset['patients']:,} patients, {dataset['codes']:,} codes\n")
-    print(table_text(evaluation.metrics))
-    for sentence in ["", *breakdown_sentences(evaluation.metrics)]:
+    print(text_table(ranker_table(evaluation.metrics)))
+    told = [sentence for section in SECTIONS for sentence in section.sentences(evaluation.metrics)]
+    for sentence in ["", *told]:
         print(textwrap.fill(sentence, 119))
     if "calibration" in evaluation.metrics:
-        print(f"\n{calibration_text(evaluation.metrics)}")
+        print("", *calibration.sentences(evaluation.metrics), sep="\n")
     print(f"\n{findings_text(evaluation.metrics, has_log=bool(training))}")
     if output:
-        written = evaluation.write(output)
+        written = write_evaluation(evaluation, output)
         print(f"\nwritten to {output}: {', '.join(written)}")
         if "rankings.parquet" in written:
             print("rankings.parquet holds patients' identifiers: keep it where the data may be")

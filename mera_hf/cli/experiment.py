@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from ..errors import InputError
-from ..evaluation.experiments import NAMES
+from mera_hf.errors import InputError
+from mera_hf.experiments import NAMES
 
 
+HELP = "what a part of the method is worth on a dataset"
 DESCRIPTION = """\
 Find out what a part of the method is worth on a data set: train the recipe with and without it, with three seeds, and compare
 the trainings on the test patients, patient by patient.
@@ -29,16 +30,9 @@ Any field of the recipe can be given as an option and overrides it, in all train
 OWN = ("--seed", "--output-dir", "--resume", "--overwrite")
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `experiment` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "experiment",
-        help="what a part of the method is worth on a dataset",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # `--seed` belongs to the recipe
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
+    parser.allow_abbrev = False  # `--seed` belongs to the recipe
     parser.add_argument("name", metavar="NAME", choices=NAMES, help=f"one of {', '.join(NAMES)}")
     parser.add_argument("--config", metavar="RECIPE", required=True, help="YAML recipe of `mera train`")
     parser.add_argument(
@@ -53,7 +47,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of each training (default: the cores, shared among jobs)"
     )
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,15 +63,17 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from ..evaluation import plots
-    from ..evaluation.experiments.experiment import run_experiment
-    from ..evaluation.experiments.runs import Setting
-    from ..evaluation.experiments.tables import experiment_text
-    from ..evaluation.experiments.writing import check_folder, write_experiment
+    from mera_hf.evaluation import plots
+    from mera_hf.experiments.experiment import run_experiment
+    from mera_hf.experiments.runs import ExperimentSetting
+    from mera_hf.experiments.tables import experiment_text
+    from mera_hf.experiments.writing import check_folder, write_experiment
 
     check_folder(folder / args.name)
     threads = args.threads or max(1, torch.get_num_threads() // args.jobs)
-    setting = Setting(args.config, args.memorize_config, args.dataset, folder, tuple(args.overrides), threads)
+    setting = ExperimentSetting(
+        args.config, args.memorize_config, args.dataset, folder, tuple(args.overrides), threads
+    )
     result = run_experiment(args.name, setting, args.seeds, args.jobs)
     print(f"\n{experiment_text(result)}")
     written = write_experiment(result, folder / args.name)

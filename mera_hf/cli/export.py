@@ -2,10 +2,11 @@
 
 import argparse
 
-from ..errors import InputError
-from .checkpoint import add_checkpoint, open_checkpoint
+from mera_hf.cli.checkpoint import add_checkpoint, open_checkpoint
+from mera_hf.errors import InputError
 
 
+HELP = "write a plain language model for serving engines"
 DESCRIPTION = """\
 Write a checkpoint as a plain language model that any engine for causal language models can serve (vLLM and the like), with
 the code tokens in its tokenizer. Behind the prompt of a patient, the probabilities of the first token give the ranking of
@@ -22,15 +23,8 @@ examples
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `export` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "export",
-        help="write a plain language model for serving engines",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     add_checkpoint(parser)
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder to write")
     parser.add_argument(
@@ -44,14 +38,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="patients to measure on (default validation)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote there")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, and print what it costs; return the exit status 0."""
-    from ..data.prepare import load_prepared
-    from ..evaluation.plain_ranking import measure_export
-    from ..training.export import check_exportable, check_output, export_plain, lost_in_export
+    from mera_hf.data.prepared import Prepared
+    from mera_hf.evaluation.rankings.plain import measure_export
+    from mera_hf.training.export import check_exportable, check_output, export_plain, lost_in_export
 
     check_output(args.output_dir, args.overwrite)
     model, tokenizer = open_checkpoint(args.checkpoint, args.revision)
@@ -65,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if lost:
         if not args.dataset:
             raise InputError("`--plain` needs `--dataset`, to measure what is lost.")
-        measured = measure_export(model, tokenizer, load_prepared(args.dataset)[args.split], args.split)
+        measured = measure_export(model, tokenizer, Prepared.open(args.dataset).splits[args.split], args.split)
         print(f"left behind: {', '.join(lost)}")
         print(f"\n{measured['patients']:,} {args.split} patients, percent:")
         print(f"  {'':<10}{'checkpoint':>12}{'plain':>8}{'change':>8}")

@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..errors import InputError
+from mera_hf.errors import InputError
 
 
+HELP = "a table of all results in some folders"
 DESCRIPTION = """\
 Put all results in some folders into tables: every metrics.json that `mera evaluate` or `mera compare` wrote, and every
 .eval_results/*.yaml of models fetched from the Hub, with everything below the folders. One table for each set of patients and
@@ -21,25 +22,17 @@ examples
 FORMATS = (".md", ".html")
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `leaderboard` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "leaderboard",
-        help="a table of all results in some folders",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     parser.add_argument("folders", metavar="DIR", nargs="+", help="folder with results, in it or below it")
     parser.add_argument("--output", metavar="FILE", help="write the tables here: FILE.md or FILE.html")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that is there")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the tables; return the exit status 0."""
-    from ..evaluation.results import write_text
-    from ..hub.leaderboard import boards_html, boards_markdown, read_boards
+    from mera_hf.files import write_text
+    from mera_hf.hub.leaderboard import boards_html, boards_markdown, read_boards
 
     output = Path(args.output) if args.output else None
     if output and output.suffix not in FORMATS:

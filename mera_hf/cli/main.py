@@ -8,8 +8,7 @@ import sys
 import traceback
 import warnings
 
-from ..errors import InputError
-from . import (
+from mera_hf.cli import (
     app,
     card,
     compare,
@@ -27,6 +26,7 @@ from . import (
     submit,
     train,
 )
+from mera_hf.errors import InputError
 
 
 DESCRIPTION = """\
@@ -75,7 +75,7 @@ VERBS = {
     "leaderboard": leaderboard,
 }
 
-MANY_PROCESSES = ("memorize", "train", "predict")  # the others run in one
+MANY_PROCESSES = ("memorize", "train", "predict")  # the others run in one process
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,7 +92,11 @@ def _run(argv: list[str] | None) -> int:
         prog="mera", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs (mera VERB --help tells more)")
-    parsers = {name: verb.add_parser(subparsers) for name, verb in VERBS.items()}
+    parsers = {}
+    for name, verb in VERBS.items():
+        texts = {"help": verb.HELP, "description": verb.DESCRIPTION, "epilog": verb.EPILOG}
+        parsers[name] = subparsers.add_parser(name, **texts, formatter_class=argparse.RawDescriptionHelpFormatter)
+        verb.add_arguments(parsers[name])
     args, rest = parser.parse_known_args(argv)
     if args.verb is None:
         parser.print_help()
@@ -126,22 +130,22 @@ def _run(argv: list[str] | None) -> int:
 
 
 def _leave_the_group() -> None:
-    """Of several processes, part from the others: what this one has for them is written or sent by now."""
-    distributed = sys.modules.get("torch.distributed")  # nobody needs torch for `mera --help`
+    """With several processes, leave the group: what this one has for the others is written or sent by now."""
+    distributed = sys.modules.get("torch.distributed")  # `mera --help` does not need torch
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def _end(ended: list[int]) -> None:
-    """The last thing that a process does of several: end with the status, without taking the interpreter apart.
+    """With several processes, the last thing that one does: end with the status, without finalising the interpreter.
 
-    A thread of gloo lets go of the tensors of the last exchange when it gets to it, for which it needs the interpreter; if
-    that is being taken apart by then, Python ends the thread in the midst of C++ and the process aborts ("terminate called
-    without an active exception"), whereupon the launcher ends the others. Leaving the group ends its threads only if nothing
-    else refers to the group, and PyTorch itself does: the defaults of `torch.distributed.nn.functional`, if imported after
-    the group was made, and meshes of FSDP. This can go once `destroy_process_group` ends the threads all the same.
+    A thread of gloo frees the tensors of the last exchange at some later time, and needs the interpreter for that. If
+    the interpreter is being finalised by then, Python ends the thread inside C++ and the process aborts ("terminate
+    called without an active exception"); the launcher then ends the others. Leaving the group ends its threads only if
+    nothing else refers to it, but PyTorch does: the defaults of `torch.distributed.nn.functional`, if imported after
+    the group was made, and meshes of FSDP. Remove this once `destroy_process_group` ends the threads in any case.
     """
-    if ended:  # not where the arguments were not understood
+    if ended:  # empty if the arguments were not understood
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -149,7 +153,7 @@ def _end(ended: list[int]) -> None:
 
 
 def _quiet() -> None:
-    """Warnings of libraries that a user of `mera` can do nothing about."""
+    """Silence library warnings that a user of `mera` can do nothing about."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for message in (
         "'pin_memory' argument is set as true",  # a machine without a GPU

@@ -3,6 +3,7 @@
 import argparse
 
 
+HELP = "merge an adapter into its base"
 DESCRIPTION = """\
 Merge an adapter, the folder `adapter` that a training with LoRA or QLoRA wrote, into its base model. The base is loaded
 without quantisation, and the result is a checkpoint like any other. Says how far the merged model is from the adapted one,
@@ -17,15 +18,8 @@ examples
 TITLES = {"adapter": "the adapter on its base", "quantised": "the adapter on the quantised base"}
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `merge` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "merge",
-        help="merge an adapter into its base",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     parser.add_argument("adapter", metavar="ADAPTER", help="folder `adapter` of a training, or a name on the Hub")
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="where the checkpoint goes")
     parser.add_argument(
@@ -35,12 +29,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--dtype", choices=("bfloat16", "float32"), help="precision of the checkpoint (default: as in training)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier merge wrote")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Merge, and print how far the merged model is from the adapted one; return the exit status 0."""
-    from ..training.merge_adapter import merge_adapter
+    from mera_hf.training.merge_adapter import merge_adapter
 
     figures = merge_adapter(args.adapter, args.output_dir, args.base, args.dtype, args.overwrite)
     print(

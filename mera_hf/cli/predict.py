@@ -3,10 +3,13 @@
 import argparse
 import json
 
-from ..errors import InputError
-from .checkpoint import add_checkpoint, open_checkpoint
+from mera_hf.cli.checkpoint import add_checkpoint, open_checkpoint
+from mera_hf.errors import InputError
+from mera_hf.icd import NUMBERS, IcdTree, code_tree
+from mera_hf.spelling_mera import CodeReader, split_visits
 
 
+HELP = "rank the diagnoses of one patient or of a data set"
 DESCRIPTION = """\
 Rank the diagnoses of a patient's next visit. Give the codes of the earlier visits, oldest first: codes of a visit
 separated by blanks, visits by semicolons, in any spelling (25000, 250.00). For research; not for clinical decisions.
@@ -33,7 +36,7 @@ examples
   mera predict runs/mera --dataset patients.parquet --output-dir rankings
   torchrun --nproc-per-node 2 -m mera_hf.cli predict runs/mera --dataset data/mine --split test --output-dir rankings
 """
-# The options that one form takes and the other does not
+# The options that only one of the two forms takes
 ONE = ("sex", "age", "race", "icd", "json", "explain")
 KINDS = ("codes", "visits")
 MANY = ("output_dir", "split", "batch_tokens", "max_length", "resume", "overwrite")
@@ -43,15 +46,8 @@ SAYS_COVERAGE = {
 }
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `predict` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "predict",
-        help="rank the diagnoses of one patient or of a data set",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     add_checkpoint(parser)
     patients = parser.add_mutually_exclusive_group(required=True)
     patients.add_argument("--visits", metavar="CODES", help='earlier visits of one patient: "250.00 401.9; 428.0"')
@@ -68,7 +64,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     one.add_argument("--age", type=float, metavar="YEARS", help="age at the first visit in years, if known")
     one.add_argument("--race", metavar="WORD", help="race as the training data writes it, if known")
     one.add_argument(
-        "--icd", choices=("9", "10"), help="ICD version of the codes; default: the one that the model knows"
+        "--icd", choices=tuple(NUMBERS), help="ICD version of the codes; default: the one that the model knows"
     )
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
     one.add_argument(
@@ -98,7 +94,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     many.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     many.add_argument("--overwrite", action="store_true", help="replace the rankings in the output folder")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_form(args: argparse.Namespace) -> None:
-    """Refuse an option of the other form; it would be without effect."""
+    """Refuse an option of the other form; it would have no effect."""
     forms = {"--visits": ONE, "--dataset": MANY}
     form = "--visits" if args.dataset is None else "--dataset"
     for other, options in forms.items():
@@ -124,7 +119,7 @@ def _check_form(args: argparse.Namespace) -> None:
 
 
 def _run_dataset(args: argparse.Namespace) -> int:
-    from ..evaluation.predicting import predict_dataset, processes
+    from mera_hf.evaluation.rankings.predict import predict_dataset, processes
 
     state = processes()
     model, tokenizer = open_checkpoint(args.checkpoint, args.revision)
@@ -145,10 +140,9 @@ def _run_one(args: argparse.Namespace) -> int:
     if args.explain is not None and args.explain < 1:
         raise InputError(f"`--explain` is {args.explain}; it must be 1 or more.")
     model, tokenizer = open_checkpoint(args.checkpoint, args.revision)
-    from ..evaluation.conformal import require_coverage  # imports torch, which opening does quicker
+    from mera_hf.evaluation.conformal import require_coverage  # imports torch, which opening does faster
 
-    version = _version(model.config.codes, args.icd)
-    visits = [{"codes": codes} for codes in read_visits(args.visits, version, model.config.codes)]
+    visits = [{"codes": codes} for codes in read_visits(args.visits, args.icd, model.config.codes)]
     patient = {"profile": {"sex": args.sex, "age": args.age, "race": args.race}, "visits": visits}
     coverage = (args.coverage, args.coverage_of or "codes")
     require_coverage(model.config, *coverage)
@@ -164,7 +158,7 @@ def _run_one(args: argparse.Namespace) -> int:
 
 
 def explain(model, tokenizer, patient: dict, top_k: int):
-    """The [`Explanation`] of the first codes; a bar on standard error where it takes longer than two seconds."""
+    """The [`Explanation`] of the first codes; shows a progress bar if it takes longer than two seconds."""
     from tqdm import tqdm
 
     def bar(batches):
@@ -173,64 +167,55 @@ def explain(model, tokenizer, patient: dict, top_k: int):
     return model.explain(patient, tokenizer, top_k=top_k, progress=bar)
 
 
-def _version(codes: list[str], icd: str | None) -> str | None:
-    """The version of codes that are written without one; `None` where the model knows both and nobody said."""
-    known = sorted({code.split(":")[0] for code in codes})
-    if icd is None:
-        return known[0] if len(known) == 1 else None
-    version = {"9": "ICD9CM", "10": "ICD10CM"}[icd]
-    if version not in known:
-        raise InputError(f"`--icd {icd}`: this model knows {known[0]} codes only.")
-    return version
+class TypedCodes(CodeReader):
+    """Reads what is typed on the command line: as [`CodeReader`], but only codes in the ICD tables."""
+
+    which = "add `--icd 9` or `--icd 10`"
+
+    def read(self, raw: str, version: str | None) -> str:
+        if ":" in raw:
+            tree = code_tree(raw)
+        elif version is None:
+            return super().read(raw, version)  # raises the error
+        else:
+            tree = IcdTree.load(version)
+        code = tree.normalize(raw)
+        try:
+            return super().read(code, version)
+        except ValueError as error:
+            raise ValueError(f"{tree.description(code)}: {error}") from error
 
 
-def read_visits(text: str, version: str | None, candidates: list[str]) -> list[list[str]]:
+def read_visits(text: str, icd: str | None, candidates: list[str]) -> list[list[str]]:
     """Codes of each visit from `"250.00 401.9; 428.0"`, in any spelling; a visit may hold `ICD10CM:I50.9` as well.
-
-    A code that the model does not rank is replaced by the one code of the model that it lies under (a category for its
-    subcategory), since many data sets keep categories only.
 
     Args:
         text (`str`): the visits, oldest first.
-        version (`str`, *optional*): `ICD9CM` or `ICD10CM`, of the codes that do not name theirs.
+        icd (`str`, *optional*): version of codes that do not name theirs; defaults to the one that the model knows.
         candidates (`list[str]`): codes of the model.
 
     Raises:
-        [`InputError`]: for an empty visit, an unknown code, or one that the model has no code for.
+        [`InputError`]: for a version that the model does not know, an empty visit, an unknown code, or one that the model
+            has no code for.
     """
-    from ..icd import IcdTree, UnknownCodeError, code_tree
-    from ..spelling_mera import CodeReader, split_visits
-
-    reader, visits = CodeReader(candidates), []
-    parts = split_visits(text)
-    for number, part in enumerate(parts, start=1):
-        codes = []
-        for raw in part:
-            if ":" not in raw and version is None:
-                raise InputError(
-                    f"`--visits`, visit {number}: {raw!r} may be ICD-9-CM or ICD-10-CM, and this model knows both; "
-                    "add `--icd 9` or `--icd 10`, or write the version with the code, as in ICD10CM:I50.9."
-                )
-            try:
-                tree = code_tree(raw) if ":" in raw else IcdTree.load(version)
-                code = tree.normalize(raw)
-            except UnknownCodeError as error:
-                raise InputError(f"`--visits`, visit {number}: {error}") from error
-            try:
-                codes.append(reader.read(code, version))
-            except ValueError as error:
-                raise InputError(f"`--visits`, visit {number}: {tree.description(code)}: {error}") from error
-        if not codes:
-            raise InputError(f"`--visits`, visit {number} of {len(parts)} is empty; give its codes or leave it out.")
-        visits.append(list(dict.fromkeys(codes)))
-    return visits
+    reader = TypedCodes(candidates)
+    try:
+        version = reader.version(icd)
+    except ValueError as error:
+        raise InputError(f"`--icd {icd}`: this model knows {reader.versions[0]} codes only.") from error
+    try:
+        return reader.read_visits(split_visits(text), version)
+    except ValueError as error:
+        if type(error.__cause__) is InputError:  # an unknown version: the cause says it in full
+            raise error.__cause__ from None
+        raise InputError(f"`--visits`, {error}") from error
 
 
 def predict(
     model, tokenizer, patient: dict, top_k: int, coverage: float | None = None, coverage_of: str = "codes"
 ) -> dict:
     """The ranking of one patient, see [`~mera_hf.DiagnosisPredictionPipeline`]; probabilities have four digits."""
-    from ..pipeline_mera import DiagnosisPredictionPipeline
+    from mera_hf.pipeline_mera import DiagnosisPredictionPipeline
 
     pipeline = DiagnosisPredictionPipeline(model=model, tokenizer=tokenizer, device=model.device)
     result = pipeline(patient, top_k=top_k, coverage=coverage, coverage_of=coverage_of)

@@ -5,25 +5,29 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mera_hf.data.sources import SOURCES
+from mera_hf.data.sources import BUNDLED, SOURCES
 from mera_hf.errors import InputError
+from mera_hf.icd import NUMBERS
 
 
-DESCRIPTION = """\
+def _sources() -> str:
+    """What each source is, those that come with the package first."""
+    lines = []
+    for name in (*BUNDLED, *(name for name in SOURCES if name not in BUNDLED)):
+        summary = SOURCES[name].summary + "; comes with the package, no --data-dir needed" * (name in BUNDLED)
+        lines.append(f"  {name:<13}" + summary.replace("\n", "\n" + 15 * " ") + "\n")
+    return "".join(lines)
+
+
+HELP = "turn raw tables into a dataset folder"
+DESCRIPTION = f"""\
 Turn the raw tables of a source into a dataset folder: patients, their visits in order of time, and the ICD codes of
 each visit, split into train, validation and test by patient. Nothing leaves this machine.
 
 sources
-  diabetes130  Diabetes 130-US Hospitals; comes with the package, no --data-dir needed
-  desynpuf     CMS DE-SynPUF, synthetic, a negative control; comes with the package, no --data-dir needed
-  mimic3       MIMIC-III or its demo: the folder with ADMISSIONS, DIAGNOSES_ICD and PATIENTS (.csv or .csv.gz)
-  mimic4       MIMIC-IV or its demo: the folder that holds hosp/, or hosp/ itself
-               either: DRGCODES, if it is there, gives visits a DRG severity, which `mera evaluate` looks at
-  visits_csv   your own table, one row for each code: patient, visit, time, code, version (9 or 10);
-               if known also sex (F or M), age (years), race; .csv, .tsv, .csv.gz, .tsv.gz or .parquet
-"""
+{_sources()}"""
 
-EXAMPLES = """\
+EPILOG = """\
 examples
   mera prepare diabetes130 --output-dir data/diabetes130
   mera prepare mimic4 --data-dir physionet/mimiciv/2.2 --output-dir data/mimic4
@@ -32,8 +36,9 @@ examples
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `mera prepare` but the source itself."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `mera prepare` except the source itself."""
+    strict = [name for name, source in SOURCES.items() if source.unknown == "error"]
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the raw tables (visits_csv: the table itself)")
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder to write")
     parser.add_argument(
@@ -52,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--icd",
-        choices=("9", "10", "keep"),
-        help="map all codes to ICD-9 or ICD-10, or keep them as they are (default; with "
+        choices=(*NUMBERS, "keep"),
+        help=f"map all codes to {' or '.join(f'ICD-{number}' for number in NUMBERS)}, or keep them as they are (default; with "
         "--cohort field the default is 9)",
     )
     parser.add_argument(
@@ -69,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unknown",
         choices=("error", "drop"),
-        help="a code that is in no ICD table: stop (default for visits_csv), or leave it out and report it "
+        help=f"a code that is in no ICD table: stop (default for {', '.join(strict)}), or leave it out and report it "
         "(default else)",
     )
     parser.add_argument(
@@ -77,18 +82,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `prepare` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "prepare",
-        help="turn raw tables into a dataset folder",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     parser.add_argument("source", metavar="SOURCE", choices=SOURCES, help=", ".join(SOURCES))
-    add_arguments(parser)
-    return parser
+    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,20 +96,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from mera_hf.data.prepare import prepare
 
-    report = prepare(
-        args.source,
-        args.data_dir,
-        args.output_dir,
-        cohort=args.cohort,
-        split=args.split,
-        icd=args.icd,
-        min_visits=args.min_visits,
-        keep_single_visit=args.keep_single_visit,
-        sample=args.sample,
-        seed=args.seed,
-        unknown=args.unknown,
-        overwrite=args.overwrite,
-    )
+    chosen = ("cohort", "split", "icd", "min_visits", "keep_single_visit", "sample", "seed", "unknown", "overwrite")
+    report = prepare(args.source, args.data_dir, args.output_dir, **{name: getattr(args, name) for name in chosen})
     print(report.table())
     print(f"\nwritten to {args.output_dir} (its README.md says what is in it)")
     if report.credentialed:
@@ -126,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 def run_script(source: str, description: str) -> int:
     """The whole of a script of `datasets_scripts/`: `mera prepare` for one source."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    add_options(parser)
     args = parser.parse_args()
     args.source = source
     try:

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from ..errors import InputError
-from ..shipped import find_checkpoint
+from mera_hf.errors import InputError
+from mera_hf.shipped import find_checkpoint
 
 
+HELP = "share a checkpoint or a data set on the Hugging Face Hub"
 DESCRIPTION = """\
 Put a checkpoint on the Hugging Face Hub: weights, tokenizer, the code that loads them without this package, card, metrics and
 evaluation results. Or a folder that `mera prepare` wrote, if everyone may have its rows. The repository is private unless you
@@ -27,15 +28,8 @@ examples
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `publish` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "publish",
-        help="share a checkpoint or a data set on the Hugging Face Hub",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     parser.add_argument("folder", metavar="FOLDER", help="checkpoint, adapter, or folder that `mera prepare` wrote")
     parser.add_argument(
         "--repo", metavar="ORG/NAME", required=True, help="repository to write to, made if it is not there"
@@ -63,13 +57,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--revision", metavar="BRANCH", help="branch to write to (default main)")
     parser.add_argument("--message", metavar="TEXT", default="Published by mera", help="message of the commit")
     parser.add_argument("--dry-run", action="store_true", help="list what would be published, without any network")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, print the plan, and publish it unless it is a dry run; return the exit status 0."""
-    from ..data.prepare import REPORT_FILE
-    from ..hub.publishing import plan_dataset, plan_model, plan_space, upload
+    from mera_hf.data.prepared import REPORT_FILE
+    from mera_hf.hub.publishing import plan_dataset, plan_model, plan_space, upload
 
     folder = Path(find_checkpoint(args.folder))
     visibility = "gated" if args.gated else "public" if args.public else "private"
@@ -83,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         plans = [plan_model(folder, args.repo, visibility, args.agreement, args.adapter, args.base, args.evaluation)]
     if args.space:
-        from ..app.space import space_files
+        from mera_hf.app.space import space_files
 
         _check_space(args, plans[0])
         plans.append(plan_space(space_files(args.repo), args.repo, visibility))

@@ -2,8 +2,6 @@
 
 import argparse
 
-from ..errors import InputError
-
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `mera memorize` and `mera train` share; anything else overrides a field of the recipe."""
@@ -14,14 +12,13 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what is in the output folder")
 
 
-def open_dataset(folder: str | None):
-    """The prepared dataset and its codes.
-
-    Raises:
-        [`InputError`]: where no folder is named, or it is not a prepared one.
-    """
-    from ..data.prepare import load_codes, load_prepared
-
-    if not folder:
-        raise InputError("`--dataset` is missing: name a folder that `mera prepare` wrote.")
-    return load_prepared(folder), [row["code"] for row in load_codes(folder)]
+def recipe_arguments(args: argparse.Namespace) -> dict:
+    """What `mera_hf.memorize` and `mera_hf.train` take, from those options."""
+    return {
+        "recipe": args.config,
+        "dataset": args.dataset,
+        "output_dir": args.output_dir,
+        "resume": args.resume,
+        "overwrite": args.overwrite,
+        "overrides": args.overrides,
+    }

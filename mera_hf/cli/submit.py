@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from ..errors import InputError
+from mera_hf.errors import InputError
 
 
+HELP = "offer results on the benchmark to a model on the Hub"
 DESCRIPTION = """\
 Offer results on the benchmark Diabetes 130 next-visit diagnosis to the leaderboard: open a pull request on the model's
 repository that adds .eval_results/diabetes130-next-visit.yaml. Anybody may do so; the owner of the model merges or closes it.
@@ -24,15 +25,8 @@ examples
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the verb `submit` to the parser of `mera`."""
-    parser = subparsers.add_parser(
-        "submit",
-        help="offer results on the benchmark to a model on the Hub",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
     parser.add_argument("repo", metavar="REPO", help="the model on the Hub: org/name")
     parser.add_argument(
         "--evaluation", metavar="DIR", required=True, help="folder that `mera evaluate` or `mera compare` wrote"
@@ -41,16 +35,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--ranker", metavar="NAME", help="whose figures, if several rankers were compared (default the only one)"
     )
     parser.add_argument("--dry-run", action="store_true", help="show the file; nothing leaves this machine")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Check the figures and open the pull request, or show what it would hold; return the exit status 0."""
-    from ..evaluation.results import read_metrics
-    from ..hub.benchmark import NAME, check_benchmark, only_ranker
-    from ..hub.connection import check_repo_id
-    from ..hub.eval_results import eval_results_files
-    from ..hub.submitting import open_pull_request
+    from mera_hf.evaluation.results import read_metrics
+    from mera_hf.hub.benchmark import NAME, check_benchmark, only_ranker
+    from mera_hf.hub.connection import check_repo_id
+    from mera_hf.hub.eval_results import eval_results_files, open_pull_request
 
     check_repo_id(args.repo)
     metrics = read_metrics(Path(args.evaluation) / "metrics.json")

@@ -1,4 +1,4 @@
 """Visits: schema, sources, cohorts, splits, timelines, and the prepared dataset folder.
 
-Every source ends in the schema, and every consumer begins with it.
+Every source produces the schema, and every consumer starts from it.
 """

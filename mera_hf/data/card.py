@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mera_hf.blocks import Row, Table, markdown_table
+from mera_hf.data.prepared import PrepareReport
 
 
 if TYPE_CHECKING:
-    from mera_hf.data.prepare import PrepareReport
     from mera_hf.data.sources.records import Origin
 
-# As the Hub writes `VISITS_FEATURES`, and the field that `DRG_VISITS_FEATURES` adds to the visits.
-FEATURES = [
+# `VISITS_FEATURES` as the Hub writes them, and the field that `DRG_VISITS_FEATURES` adds to the visits.
+FEATURES: list[dict[str, Any]] = [
     {"name": "patient_id", "dtype": "string"},
     {
         "name": "profile",
@@ -124,14 +127,14 @@ def _left_out(report: PrepareReport) -> str:
         return "Nothing."
     text = _rows(("what", "how many"), rows)
     if report.unknown_codes:
-        rows = [
+        spellings = [
             (f"`{row['value']}`", f"{row['count']:,}", row["nearest"] or "none") for row in report.unknown_codes[:20]
         ]
         text += "\n\nUnknown codes, most frequent first (all are in `prepare.json`):\n\n"
-        text += _rows(("spelling", "rows", "nearest valid prefix"), rows)
+        text += _rows(("spelling", "rows", "nearest valid prefix"), spellings)
     return text
 
 
-def _rows(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    table = Table("", header, [Row(title, texts) for title, *texts in rows])
+    return markdown_table(table, left=len(header), spaced=True)

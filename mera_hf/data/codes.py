@@ -1,36 +1,38 @@
-"""Raw spellings to codes: each distinct spelling is looked up once, and none is dropped in silence."""
+"""Raw spellings to codes: each distinct spelling is looked up once, and none is dropped silently."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import polars as pl
 
 from mera_hf.data.sources.records import Records
 from mera_hf.errors import InputError
-from mera_hf.icd import CodeReport, IcdTree, UnknownCodeError, gem_best
+from mera_hf.icd import IcdTree, UnknownCodeError, gem_best
 
 
 def _lookup(version: str, raw: str) -> str:
     tree = IcdTree.load(version)
     code = tree.normalize(raw)
-    # A chapter or block (240-279) is a node of the tree and no diagnosis.
+    # A chapter or block (240-279) is a node of the tree, not a diagnosis.
     if tree.level(code) in ("chapter", "block"):
         raise UnknownCodeError(raw, version)
     return code
 
 
-def normalize_codes(records: Records, unknown: str) -> tuple[pl.DataFrame, CodeReport, dict[str, int]]:
+def normalize_codes(records: Records, unknown: str) -> tuple[pl.DataFrame, list[dict], dict[str, int]]:
     """Qualified codes of each visit, without duplicates, in the order of the source.
 
     Args:
         records (`Records`): what a source read.
-        unknown (`str`): `"drop"` leaves unknown spellings out and counts them, `"error"` refuses the first.
+        unknown (`str`): `"drop"` leaves unknown spellings out and counts them, `"error"` raises at the first.
 
     Returns:
-        the frame `visit`, `code`; the `CodeReport` of the unknown spellings; what was dropped, in words, with its
-        count.
+        the frame `visit`, `code`; the unknown spellings, most frequent first, as `unknown_codes` of `PrepareReport`; what
+        was dropped, in words, with its count.
 
     Raises:
-        InputError: a spelling is no code of its version and `unknown` is `"error"`.
+        InputError: a spelling is not a code of its version and `unknown` is `"error"`.
     """
     spellings = (
         records.codes.group_by("version", "raw", "file")
@@ -39,8 +41,8 @@ def normalize_codes(records: Records, unknown: str) -> tuple[pl.DataFrame, CodeR
         .group_by("version", "raw", maintain_order=True)
         .agg(pl.col("count").sum(), pl.col("file").first(), pl.col("row").first())
     )
-    report = CodeReport()
-    found = []
+    found: list[str | None] = []
+    unknown_codes: list[dict[str, Any]] = []
     for version, raw, count, file, row in spellings.iter_rows():
         try:
             found.append(_lookup(version, raw))
@@ -50,8 +52,11 @@ def normalize_codes(records: Records, unknown: str) -> tuple[pl.DataFrame, CodeR
                     f"{records.files[file].name}, row {row}: {error}. Correct the code or its version, or drop "
                     f"unknown codes and have them counted: unknown='drop' (--unknown drop)."
                 ) from error
-            report.add(error, count)
             found.append(None)
+            unknown_codes.append(
+                {"value": raw, "version": version, "count": count, "nearest": error.nearest, "other": error.other}
+            )
+    unknown_codes.sort(key=lambda row: (-row["count"], f"{row['version']}:{row['value']}"))
     spellings = spellings.select("version", "raw", pl.Series("code", found, dtype=pl.String))
     codes = (
         records.codes.join(spellings, on=["version", "raw"], how="left", maintain_order="left")
@@ -59,8 +64,11 @@ def normalize_codes(records: Records, unknown: str) -> tuple[pl.DataFrame, CodeR
         .drop_nulls("code")
     )
     distinct = codes.unique(maintain_order=True)
-    dropped = {"unknown codes": report.total, "codes repeated within a visit": codes.height - distinct.height}
-    return distinct, report, dropped
+    dropped = {
+        "unknown codes": sum(row["count"] for row in unknown_codes),
+        "codes repeated within a visit": codes.height - distinct.height,
+    }
+    return distinct, unknown_codes, dropped
 
 
 def map_codes(codes: pl.DataFrame, to: str) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -12,6 +12,7 @@ from mera_hf.errors import InputError
 # The constants of the field's cohort (CGL, Chet).
 FIELD_SEED = 6669
 FIELD_YEAR = 2013
+FIELD_ICD = "9"
 
 
 def select_cohort(
@@ -26,7 +27,7 @@ def select_cohort(
     """Choose the cohort and build its rows.
 
     - `rule="default"` (this project's choice): a visit without any code is removed, its patient stays.
-    - `rule="field"` (CGL, Chet): a patient is dropped whole if one admission has no code; where a visit has an
+    - `rule="field"` (CGL, Chet): a patient is dropped entirely if one admission has no code; where a visit has an
       estimated year (MIMIC-IV), admissions before 2013 are left out first.
 
     Args:
@@ -73,7 +74,7 @@ def select_cohort(
     few = f"patients with fewer than {min_visits} visits"
     dropped[few] = 0
     if not keep_single_visit:
-        dropped[few] = patients["single"].sum()
+        dropped[few] = int(patients["single"].sum())
         patients = patients.filter(~pl.col("single"))
 
     candidates = patients.filter(~pl.col("single"))["patient_id"]

@@ -1,13 +1,13 @@
 """Question-answer pairs that teach what each code means (paper, stage 'memorize'; the wording is this project's choice).
 
-Three tasks: code -> definition, definition -> code, code -> each group of the tree that it belongs to. All wordings stand
+Three tasks: code -> definition, definition -> code, code -> each group of the tree that it is in. All wordings are
 here. The last wording of each task is held out of training, to see whether the knowledge or the sentence was learned.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 
-from ..icd import code_tree
+from mera_hf.icd import code_tree
 
 
 TEMPLATES = {
@@ -52,9 +52,9 @@ class Pair:
         task: a key of `TEMPLATES`.
         wording: index into `TEMPLATES[task]`.
         question: the prompt.
-        answer: what the model is to say.
+        answer: what the model should say.
         code: the code that the pair is about.
-        level: the level of the group that is asked for, such as `"chapter"`; `None` where none is.
+        level: the level of the group asked for, such as `"chapter"`; `None` for the other tasks.
     """
 
     task: str
@@ -68,8 +68,8 @@ class Pair:
 def definitions(codes: list[str]) -> list[str]:
     """The description of each code, made distinct where codes share one.
 
-    Codes whose descriptions are equal but for case get their parent's description behind it, and their number where even
-    that coincides: definition -> code would have no answer otherwise (this project's choice).
+    Codes whose descriptions differ only in case get their parent's description appended, or their number if that is
+    the same too: otherwise definition -> code would have no unique answer (this project's choice).
     """
     texts = [code_tree(code).description(code) for code in codes]
     for detail in (_parent_description, lambda code: code.split(":")[1]):
@@ -83,7 +83,8 @@ def definitions(codes: list[str]) -> list[str]:
 
 def _parent_description(code: str) -> str:
     tree = code_tree(code)
-    return tree.description(tree.parent(code)) if tree.parent(code) else code
+    parent = tree.parent(code)
+    return tree.description(parent) if parent else code
 
 
 def memorizing_pairs(codes: list[str], held_out: bool = False, groups: bool = True) -> list[Pair]:
@@ -97,7 +98,7 @@ def memorizing_pairs(codes: list[str], held_out: bool = False, groups: bool = Tr
     pairs = []
     for code, definition in zip(codes, definitions(codes), strict=True):
         token, tree = f"<{code}>", code_tree(code)
-        tasks = [
+        tasks: list[tuple[str, dict[str, str], str, str | None]] = [
             ("code_to_definition", {"code": token}, definition, None),
             ("definition_to_code", {"definition": definition}, token, None),
         ]
@@ -112,6 +113,6 @@ def memorizing_pairs(codes: list[str], held_out: bool = False, groups: bool = Tr
 
 
 def memorizing_texts(codes: list[str]) -> list[str]:
-    """Every text of the pairs without code tokens: what a tokenizer made from scratch has to know."""
+    """Every text of the pairs without code tokens: what a tokenizer built from scratch must know."""
     pairs = memorizing_pairs(codes) + memorizing_pairs(codes, held_out=True)
     return [text.replace(f"<{pair.code}>", " ") for pair in pairs for text in (pair.question, pair.answer)]

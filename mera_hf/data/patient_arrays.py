@@ -2,14 +2,14 @@
 
 from array import array
 
-from ..timeline_mera import Patient
+from mera_hf.timeline_mera import Patient
 
 
 class PatientArrays:
-    """A list of [`Patient`]s that grows at its end. As Python lists they would need twenty times the memory."""
+    """A list of [`Patient`]s that grows by appending. Python lists would need twenty times the memory."""
 
     def __init__(self):
-        self.heads: list[list[int]] = []  # each once: many patients share a profile
+        self.heads: list[list[int]] = []  # each stored once: many patients share a profile
         self._head_number: dict[tuple[int, ...], int] = {}
         self.head_of_patient = array("i")
         self.visits, self.tails, self.first_visit = _Lists(), _Lists(), array("q", [0])
@@ -28,13 +28,13 @@ class PatientArrays:
         return len(self.head_of_patient)
 
     def __getitem__(self, row: int) -> Patient:
-        row = range(len(self))[row]  # refuses a row behind the last
+        row = range(len(self))[row]  # raises for a row past the end
         visits = slice(self.first_visit[row], self.first_visit[row + 1])
         return Patient(self.heads[self.head_of_patient[row]], self.visits[visits], self.tails[visits])
 
 
 class _Lists:
-    """Many short lists of numbers, one behind the other."""
+    """Many short lists of numbers, stored one after another."""
 
     def __init__(self):
         self.numbers, self.ends = array("i"), array("q", [0])

@@ -1,4 +1,4 @@
-"""Patients in Parquet files, as many as there may be: checked row by row, and read shard by shard."""
+"""Patients in Parquet files, however many: checked row by row, and read shard by shard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mera_hf.data.prepare import REPORT_FILE
+from mera_hf.data.prepared import REPORT_FILE
 from mera_hf.data.schema import VISITS_FEATURES
 from mera_hf.data.splits import SPLITS
 from mera_hf.errors import InputError
@@ -22,7 +22,7 @@ COLUMNS = ("patient_id", "profile", "visits")
 
 @dataclass(frozen=True)
 class Shard:
-    """`rows` patients of the file `path`, from row `start` on; the `number`-th of all."""
+    """`rows` patients of the file `path`, from row `start` on; it is shard `number` of all."""
 
     number: int
     path: Path
@@ -36,10 +36,10 @@ class Shard:
 
 
 def input_files(dataset: str | Path, split: str | None = None) -> list[Path]:
-    """The Parquet files of a data set: the file itself, those of a folder by name, or the split of a prepared folder.
+    """The Parquet files of a data set: a file, those of a folder sorted by name, or a split of a prepared folder.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: where there is none, or `split` is given for anything but a prepared folder.
+        [`~mera_hf.errors.InputError`]: if there is none, or `split` is given without a prepared folder.
     """
     path = Path(dataset)
     if (path / REPORT_FILE).is_file():
@@ -83,8 +83,8 @@ def _open_file(path: Path):
 
 
 def _type_fault(name: str, found: pa.DataType, wanted: pa.DataType) -> str | None:
-    """What is wrong with the type of a column, in words; widths, null for a column without values, and further fields (such
-    as `drg_severity`, which nothing here reads) are free."""
+    """What is wrong with the type of a column, in words. Any width, null for a column without values, and extra fields
+    (such as `drg_severity`, which nothing here reads) are allowed."""
     from pyarrow import types
 
     if types.is_null(found):
@@ -127,7 +127,7 @@ def check_rows(path: Path, codes: list[str]) -> dict[str, int]:
 
     Raises:
         [`~mera_hf.errors.InputError`]: for a file that cannot be read, a column that is missing or has another type, or a row
-            with a fault. The message names the row (the first is row 0) and nothing of the patient.
+            with a fault. The message names the row (the first is row 0) but nothing about the patient.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -136,7 +136,7 @@ def check_rows(path: Path, codes: list[str]) -> dict[str, int]:
     patients = without = 0
 
     def refuse(faults: pa.Array, rows: pa.Array | None, what: str) -> None:
-        """`faults` are flags; `rows` holds the row of each flag in the batch, which are the rows themselves without it."""
+        """`faults` are flags; `rows` holds the row of each flag in the batch; if `None`, flag i is row i."""
         if pc.any(faults).as_py():
             first = pc.index(faults, True).as_py()
             row = patients + (first if rows is None else rows[first].as_py())
@@ -176,8 +176,8 @@ def check_rows(path: Path, codes: list[str]) -> dict[str, int]:
 
 
 def cut_shards(files: Iterable[Path], rows: Iterable[int]) -> list[Shard]:
-    """The shards of some files with so many rows each."""
-    shards = []
+    """Cut some files, with the given numbers of rows, into shards."""
+    shards: list[Shard] = []
     for path, count in zip(files, rows, strict=True):
         for start in range(0, count, SHARD_ROWS):
             shards.append(Shard(len(shards), path, start, min(SHARD_ROWS, count - start)))
@@ -188,7 +188,7 @@ def read_shards(shards: Iterable[Shard]) -> Iterator[tuple[Shard, list[dict]]]:
     """The patients of some shards, one shard at a time; `shards` in the order of their files and rows.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: where a file has other rows than when the shards were cut.
+        [`~mera_hf.errors.InputError`]: where the rows of a file have changed since the shards were cut.
     """
     wanted: dict[Path, dict[int, Shard]] = {}
     for shard in shards:

@@ -30,7 +30,7 @@ class Sample:
         target (`list[int]`):
             Code indices of the visit to be predicted, without duplicates, never empty.
         profile (`dict`):
-            `sex`, `age` and whatever else the source gives; values may be `None`.
+            `sex`, `age` and anything else that the source gives; values may be `None`.
         texts (`list[str | None]`):
             Text of each earlier visit, where the source gives one.
     """
@@ -54,17 +54,18 @@ def prediction_samples(rows: Iterable[dict], codes: Sequence[str], target: str =
         codes (`Sequence[str]`):
             The candidate space, for example `["ICD9CM:250.00", ...]`; a code's index is its place here.
         target (`str`, defaults to `"last"`):
-            `"last"`: one sample a patient, the last visit (the field's test protocol). `"every"`: every visit but the
-            first, each with the visits before it (the field's training protocol).
+            `"last"`: one sample per patient, the last visit (the field's test protocol). `"every"`: every visit except
+            the first, each with the visits before it (the field's training protocol).
 
     Raises:
-        [`~mera_hf.errors.InputError`]: if `target` is another word, a visit holds a code outside `codes`, or a visit
+        [`~mera_hf.errors.InputError`]: if `target` is anything else, a visit holds a code outside `codes`, or a visit
             to be predicted holds no code.
     """
     if target not in ("last", "every"):
         raise InputError(f"`target` must be 'last' or 'every', not {target!r}.")
     index = {code: i for i, code in enumerate(codes)}
-    samples, unknown = [], Counter()
+    samples: list[Sample] = []
+    unknown: Counter[str] = Counter()
     for patient, row in enumerate(rows):
         visits = []
         for visit in row["visits"]:

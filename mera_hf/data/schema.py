@@ -1,7 +1,7 @@
-"""The visits schema: one row a patient. Every source ends in it, every consumer begins with `check_visits`.
+"""The visits schema: one row per patient. Every source produces it, every consumer starts with `check_visits`.
 
-Visits of a source that has it (MIMIC) also hold `drg_severity`. It is coded after discharge: it serves the analysis of
-predictions, and no model or reference ranker reads it.
+Where the source has it (MIMIC), visits also hold `drg_severity`. It is coded after discharge, so it is only for the
+analysis of predictions: no model or reference ranker reads it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from datasets import Features, List, Value
 
 from mera_hf.errors import InputError
+from mera_hf.icd import VERSIONS
 
 
 if TYPE_CHECKING:
@@ -31,19 +32,19 @@ DRG_VISITS_FEATURES = Features(
     VISITS_FEATURES | {"visits": List({**VISITS_FEATURES["visits"].feature, "drg_severity": Value("int8")})}
 )
 
-QUALIFIED_CODE = r"^ICD(9|10)CM:\S+$"
+QUALIFIED_CODE = rf"^({'|'.join(VERSIONS)}):\S+$"
 
 
 def check_visits(dataset: datasets.Dataset) -> None:
-    """Check that a dataset keeps the visits schema; return nothing, or raise at the first fault.
+    """Check that a dataset follows the visits schema; raise at the first fault.
 
     Args:
-        dataset (`datasets.Dataset`): the dataset to check, one row a patient (`VISITS_FEATURES` or
+        dataset (`datasets.Dataset`): the dataset to check, one row per patient (`VISITS_FEATURES` or
             `DRG_VISITS_FEATURES`).
 
     Raises:
         InputError: a missing or misshapen column, a patient without visits, a visit without codes, a code without its
-            version, visits out of the order of their times, a DRG severity that is not 1 to 4, a patient who has two rows.
+            version, visits not in order of time, a DRG severity that is not 1 to 4, a patient who has two rows.
             The message names the row (the first row is row 0, as in `dataset[0]`) and the fix.
     """
     import polars as pl
@@ -54,7 +55,7 @@ def check_visits(dataset: datasets.Dataset) -> None:
                 f"The dataset has no column `{name}` (it has {dataset.column_names}). "
                 f"Rename or add the column; `mera prepare` writes a dataset that has all of {list(VISITS_FEATURES)}."
             )
-    # Compared as Arrow types, so that a `large_string` column, which Polars writes, is refused here and not in a
+    # Compared as Arrow types, so that a `large_string` column, which Polars writes, is refused here rather than in a
     # model.
     for name, feature in VISITS_FEATURES.items():
         if dataset.features[name] not in (feature, DRG_VISITS_FEATURES[name]):
@@ -63,7 +64,7 @@ def check_visits(dataset: datasets.Dataset) -> None:
                 f"Cast it: dataset.cast(VISITS_FEATURES)."
             )
 
-    frame = pl.from_arrow(dataset.with_format("arrow")[:]).select("patient_id", "visits").with_row_index("row")
+    frame = pl.DataFrame(dataset.with_format("arrow")[:]).select("patient_id", "visits").with_row_index("row")
     if frame.is_empty():
         return
 

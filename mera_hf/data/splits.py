@@ -20,7 +20,7 @@ FIELD_SAMPLE = {"mimic3": None, "mimic4": 10_000}
 
 
 def random_split(patient_id: str, seed: int) -> str:
-    """The split of one patient, 70 % train, 10 % validation, 20 % test, whoever else is in the data.
+    """The split of one patient, 70 % train, 10 % validation, 20 % test, whatever other patients the data hold.
 
     u = first 8 bytes of sha256("{seed}:{patient_id}") / 2^64; u < 0.7 is train, u < 0.8 validation, else test (this
     project's choice).
@@ -31,7 +31,7 @@ def random_split(patient_id: str, seed: int) -> str:
 
 
 def split_hash(patient_ids: Iterable[str]) -> str:
-    """sha256 (64 hex digits) over the sorted identifiers, a line each: the same for the same patients, and names none."""
+    """sha256 (64 hex digits) over the sorted identifiers, one per line: equal for equal patients, and reveals none."""
     return hashlib.sha256("".join(f"{patient}\n" for patient in sorted(patient_ids)).encode()).hexdigest()
 
 
@@ -39,7 +39,7 @@ def field_split(rows: pl.DataFrame, train: int, test: int, seed: int = FIELD_SEE
     """The transductive split of the field (CGL, Chet): every code of the cohort is seen in train.
 
     For every code the first patient who has it goes to train, and so does the patient with the most visits; the others
-    are shuffled and fill train, validation and test. The rule is the field's; the patients are not those of its
+    are shuffled and fill train, validation and test. The rule is the field's; the patients differ from those of its
     published code, which draws them in another order.
 
     Args:
@@ -65,7 +65,7 @@ def field_split(rows: pl.DataFrame, train: int, test: int, seed: int = FIELD_SEE
         .explode("code")
     )
     always = set(held.group_by("code").agg(pl.col("index").min())["index"])
-    always.add(int(rows["visits"].list.len().arg_max()))
+    always.add(int(np.argmax(rows["visits"].list.len().to_numpy())))
     if len(always) > train:
         raise InputError(
             f"split='field' puts one patient for every code into train: {len(always):,} patients, and train has "

@@ -1,4 +1,4 @@
-"""Visits datasets as timelines for training: a torch dataset, samplers by length, and the collator."""
+"""Visits datasets as timelines for training: a torch dataset, length-based samplers, and the collator."""
 
 import itertools
 import random
@@ -8,34 +8,41 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
-from ..errors import InputError
-from ..timeline_mera import Patient, Timeline, TimelineEncoder, batches_by_length, collate_pairs, collate_timelines
-from .patient_arrays import PatientArrays
+from mera_hf.data.patient_arrays import PatientArrays
+from mera_hf.errors import InputError
+from mera_hf.timeline_mera import (
+    Patient,
+    Timeline,
+    TimelineEncoder,
+    batches_by_length,
+    collate_pairs,
+    collate_timelines,
+)
 
 
 class TimelineDataset(Dataset):
     """Patients of a visits dataset as [`Timeline`]s, with the codes of each visit in a fresh order every epoch.
 
-    An item is asked for by `row`, in tree order, or by `(epoch, row)`, in an order drawn from `(seed, epoch, row)`: what
-    an epoch draws does not depend on the process, the worker or on whether training was resumed.
+    An item is asked for by `row`, in tree order, or by `(epoch, row)`, in an order drawn from `(seed, epoch, row)`: so
+    the draw does not depend on the process, the worker or whether training was resumed.
 
     Args:
-        rows (`datasets.Dataset` or `list[dict]`): a visits dataset; what a model reads of it is held in memory.
+        rows (`datasets.Dataset` or `list[dict]`): a visits dataset; what a model reads from it is held in memory.
         encoder (`TimelineEncoder`): writes a patient.
         first_target (`int`, *optional*, defaults to 1): index of the first visit that is predicted; patients with fewer
             visits, and those whose last visit is longer than the encoder's `max_length`, are left out and counted in
             `left_out`.
-        seed (`int`, *optional*, defaults to 0): of the code orders.
-        prefix_share (`float`, *optional*, defaults to 1.0): share of the decisions behind the first code of a visit that
-            an epoch keeps; without an epoch all are kept.
-        orders (`int`, *optional*): write histories once and behind them every visit in so many orders, see
-            [`TimelineEncoder.encode_tree`] (one order without an epoch); one sequence without it.
-        perturb_orders (`bool`, *optional*, defaults to `True`): whether an epoch has orders of its own, or that of the tree.
+        seed (`int`, *optional*, defaults to 0): seed of the code orders.
+        prefix_share (`float`, *optional*, defaults to 1.0): share of the decisions after the first code of a visit
+            that an epoch keeps; without an epoch all are kept.
+        orders (`int`, *optional*): write histories once, followed by every visit in this many orders, see
+            [`TimelineEncoder.encode_tree`] (one order without an epoch); `None` writes one sequence.
+        perturb_orders (`bool`, *optional*, defaults to `True`): whether each epoch has its own orders, or the tree's.
 
     Attributes:
         patients (`PatientArrays`): the patients with a visit to predict.
-        lengths: tokens of each timeline as an epoch has it.
-        reach: most tokens that a token sees in any of them.
+        lengths: tokens of each timeline in an epoch.
+        reach: the most tokens that a token attends to in any of them.
 
     Raises:
         [`InputError`]: where no patient has a visit to predict, or a code is not one of the model's.
@@ -124,7 +131,7 @@ class LengthSampler(Sampler):
         batches = []
         for start in range(0, len(permutation), pool):
             batches += batches_by_length(permutation[start : start + pool], self.lengths, self.batch_size)
-        # A batch that is not full has to stay last, or it would shift the borders of those behind it
+        # A batch that is not full has to stay last, or it would shift the borders of those after it
         full = len(batches) - (len(batches[-1]) < self.batch_size)
         for batch in torch.randperm(full, generator=generator).tolist() + list(range(full, len(batches))):
             yield from ((self.epoch, row) for row in batches[batch])
@@ -134,20 +141,20 @@ class BudgetSampler(Sampler):
     """Random batches of timelines of similar length within a budget of tokens. Yields lists of `(epoch, row)` for
     [`TimelineDataset`].
 
-    Rows are sorted by length, in an order drawn from `(seed, epoch)` where lengths are equal, and cut into batches, which
+    Rows are sorted by length, ties in an order drawn from `(seed, epoch)`, and cut into batches, which
     are taken in random order. The sorted lengths are the same in every epoch, and so is the number of batches.
 
     Args:
         lengths (`list[int]`): tokens of each row.
-        batch_size (`int`): most rows of a batch.
-        batch_tokens (`int`): most tokens of a batch with its padding; a longer row is a batch of its own.
-        seed (`int`, *optional*, defaults to 0): of the order.
-        processes (`int`, *optional*, defaults to 1): batches are halved, the fullest first, until each process has as many
-            as the others; with too few rows for that, accelerate hands out some batches twice.
+        batch_size (`int`): the most rows in a batch.
+        batch_tokens (`int`): the most tokens in a batch, padding included; a longer row is its own batch.
+        seed (`int`, *optional*, defaults to 0): seed of the order.
+        processes (`int`, *optional*, defaults to 1): batches are halved, the fullest first, until each process has
+            equally many; with too few rows for that, accelerate hands out some batches twice.
     """
 
     def __init__(self, lengths: list[int], batch_size: int, batch_tokens: int, seed: int = 0, processes: int = 1):
-        # Not `self.batch_size`: accelerate would leave out each batch of another size
+        # Not `self.batch_size`: accelerate would drop every batch of another size
         self.lengths, self.limits = lengths, (batch_size, batch_tokens)
         self.seed, self.processes, self.epoch = seed, processes, 0
 
@@ -177,10 +184,10 @@ class TimelineCollator:
     """Puts [`Timeline`]s into the batch of `collate_timelines`, or of `collate_pairs` for an encoder-decoder.
 
     Args:
-        pad_token_id (`int`): token that fills a row up.
+        pad_token_id (`int`): the padding token.
         padding_side (`str`, *optional*, defaults to `"right"`):
-            `"right"` or `"left"`; changes no result. Always right for an encoder-decoder.
-        packed (`bool`, *optional*, defaults to `False`): one row for all timelines, without padding; changes no result.
+            `"right"` or `"left"`; does not change results. Always `"right"` for an encoder-decoder.
+        packed (`bool`, *optional*, defaults to `False`): one unpadded row for all timelines; does not change results.
         decoder_start_token_id (`int`, *optional*): of an encoder-decoder, see `MeraConfig.decoder_start_token_id`.
     """
 

@@ -7,19 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mera_hf.blocks import markdown_table, text_table
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
-from mera_hf.evaluation.results import (
-    merge_metrics,
-    read_metrics,
-    table_markdown,
-    table_text,
-    write_metrics,
-    write_text,
-)
+from mera_hf.evaluation.figures import ranker_table
+from mera_hf.evaluation.results import Metrics, merge_metrics, read_metrics, write_metrics
+from mera_hf.files import write_text
 
 
-def merge_evaluations(output_dir: str | Path, evaluations: Sequence[str | Path]) -> dict:
+def merge_evaluations(output_dir: str | Path, evaluations: Sequence[str | Path]) -> Metrics:
     """Merge what `mera evaluate` wrote for several seeds: `metrics.json`, `table.md` and `quality.png` with the spread.
 
     Args:
@@ -36,7 +32,7 @@ def merge_evaluations(output_dir: str | Path, evaluations: Sequence[str | Path])
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_metrics(merged, output_dir / "metrics.json")
-    write_text(table_markdown(merged) + "\n", output_dir / "table.md")
+    write_text(markdown_table(ranker_table(merged)) + "\n", output_dir / "table.md")
     if plots.installed():
         plots.save(plots.quality_plot(merged), output_dir / "quality.png", "png")
     return merged
@@ -49,7 +45,7 @@ def main() -> int:
     parser.add_argument("evaluations", nargs="+")
     args = parser.parse_args()
     try:
-        print(table_text(merge_evaluations(args.output_dir, args.evaluations)))
+        print(text_table(ranker_table(merge_evaluations(args.output_dir, args.evaluations))))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

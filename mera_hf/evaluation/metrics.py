@@ -1,4 +1,4 @@
-"""The metrics of next-visit ranking, from rankings and never from scores, so that every ranker is measured alike.
+"""The metrics of next-visit ranking, from rankings and never from scores, so that all rankers are measured alike.
 
 Definitions (the protocol of the field, CGL and Chet, where no other source is given). y is the set of true codes of
 one patient, top-k the first k codes of the ranking, `history` every code of the earlier visits:
@@ -12,9 +12,9 @@ one patient, top-k the first k codes of the ranking, `history` every code of the
 - `map`: mean over patients of the average precision: the sum over true codes of precision@r at the code's rank r, divided
   by |y|. It looks at the whole ranking; a true code that is not ranked adds 0.
 - `weighted_f1`: each patient's prediction is the top |y| codes, then F1 per code weighted by the code's support, as
-  scikit-learn's `f1_score(average="weighted", zero_division=0)`. It knows the true size: an oracle of the set's size.
+  scikit-learn's `f1_score(average="weighted", zero_division=0)`. The size is the true one: an oracle.
 - `macro_f1`: of the same predictions, the plain mean of F1 over the codes that are true for, or predicted for, at least one
-  patient, as scikit-learn's `f1_score(average="macro", labels=those, zero_division=0)`. Rare codes count as common ones.
+  patient, as scikit-learn's `f1_score(average="macro", labels=those, zero_division=0)`. All codes weigh the same.
 - `micro_f1`: of the same predictions, 2 hits / (predicted codes + true codes), all patients and codes together, as
   scikit-learn's `f1_score(average="micro")`.
 - `weighted_f1_eov`, `macro_f1_eov`, `micro_f1_eov`: the same over the set that the ranker itself chose, the codes above EOV
@@ -72,8 +72,8 @@ def order_from_scores(scores: np.ndarray, k: int | None = None) -> np.ndarray:
         row = int(np.isnan(scores).any(axis=1).argmax())
         raise InputError(f"`scores` holds NaN, first in row {row}: the ranking of that patient is undefined.")
     order = np.empty((len(scores), k), dtype=np.int32)
-    # One integer key per entry, (descending score, code index): keys are unique, so that a partial sort cannot break
-    # ties in another way than a stable full sort. Blocks bound the memory at a full ICD tree.
+    # One integer key per entry, (descending score, code index): keys are unique, so a partial sort breaks ties as a
+    # stable full sort does. Blocks bound the memory for a full ICD tree.
     for start in range(0, len(scores), 1024):
         bits = (scores[start : start + 1024] + np.float32(0)).view(np.uint32)  # + 0 turns -0.0 into 0.0
         negative = bits >> 31 == 1
@@ -95,10 +95,10 @@ def evaluate_ranking(
             Integer code indices, the best first, without duplicates in a row; K at least the largest of `ks`, of the
             set sizes and of the numbers of true codes.
         set_sizes (`np.ndarray` of shape (patients,), *optional*):
-            Number of codes above EOV: the predicted set is `order[i, :set_sizes[i]]`. Without it the metrics of the
+            Number of codes above EOV: the predicted set is `order[i, :set_sizes[i]]`. If not given, the metrics of the
             set (the F1s ending in `_eov`, `mean_set_size`, `empty_set_share`) are left out.
         samples (`Sequence[Sample]`):
-            What was to be predicted, in the rows' order.
+            What was to be predicted, in the order of the rows.
         ks (`Sequence[int]`, defaults to `(10, 20, 30, 40)`).
 
     Returns:
@@ -117,7 +117,7 @@ def recall_curve(order: np.ndarray, samples: Sequence[Sample], kmax: int = 40) -
 
     order = np.asarray(order)
     check_k(kmax, order.shape[1])
-    # No more of the ranking than the curve needs: inverting all of it is most of the work
+    # Only the part of the ranking that the curve needs: inverting all of it would be most of the work
     width = max(kmax, *(len(set(sample.target)) for sample in samples))
     values = tally_ranking(order[:, :width], None, samples, [*range(1, kmax), kmax]).values
     return np.array([values[f"recall@{k}"].mean() for k in range(1, kmax + 1)])

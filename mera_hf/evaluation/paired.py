@@ -1,18 +1,18 @@
 """Paired comparison of two rankers on the same patients (this project's choice).
 
-The difference of each metric, a bootstrap interval of it over patients, and a p-value by permutation: if the two rankers are
-exchangeable, a patient's two rankings may as well have been swapped, so that differences between randomly swapped rankers show
-what chance gives. Unlike a sign-flip of per-patient differences this also holds for weighted F1, which is not a mean over
-patients; for the metrics that are, it is the same test.
+Gives the difference of each metric, its bootstrap interval over patients, and a p-value by permutation. If the two
+rankers are exchangeable, swapping a patient's two rankings changes nothing, so differences between randomly swapped
+rankers show what chance gives. Unlike flipping the signs of per-patient differences, this also works for weighted F1,
+which is not a mean over patients. For metrics that are such means, both tests are the same.
 
-With several runs (training seeds) a side, the difference is that of the means over runs. Each draw of patients, and each swap,
-is the same for all runs: interval and p-value say what other patients would change, not what other seeds would.
+With several runs (training seeds) per side, the means over runs are compared. Each draw of patients and each swap is
+the same for all runs: interval and p-value show what other patients would change, not what other seeds would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation.bootstrap import BLOCK, percentiles, resampled
@@ -35,24 +35,24 @@ def compare(
     resamples: int = 1000,
     permutations: int = 2000,
     seed: int = 0,
-) -> list[dict]:
-    """The paired differences between two rankers, `a` less `b`.
+) -> list[dict[str, Any]]:
+    """The paired differences between two rankers, `a` minus `b`.
 
     Args:
         a, b (`Sequence[Tally]`):
-            One a run, from [`~mera_hf.evaluation.tally.tally_ranking`] on the same samples.
+            One per run, from [`~mera_hf.evaluation.tally.tally_ranking`] on the same samples.
         metrics (`Sequence[str]`):
-            Those that both sides have are compared; by default the headline ones.
+            Metrics to compare if both sides have them; by default the headline ones.
         resamples (`int`, defaults to 1000):
             Draws of the bootstrap.
         permutations (`int`, defaults to 2000):
             Random swaps; the smallest p-value is 1 / (permutations + 1).
         seed (`int`, defaults to 0):
-            Of draws and swaps.
+            Seed of draws and swaps.
 
     Returns:
-        `list[dict]`: one a metric, with `metric`, `difference` (fraction), `interval` (`[low, high]`, 95 %), `p` (two-sided)
-        and `p_holm`, the p-value by Holm's correction for looking at all metrics of this list.
+        `list[dict]`: one per metric, with `metric`, `difference` (fraction), `interval` (`[low, high]`, 95 %), `p`
+        (two-sided) and `p_holm`, the p-value by Holm's correction for looking at all metrics of this list.
 
     Raises:
         [`~mera_hf.errors.InputError`]: if the runs were measured on different patients.
@@ -61,15 +61,15 @@ def compare(
 
     a, b = _alike(a, b)
     observed = _differences(a, b, [np.ones((1, a[0].patients), dtype=np.float32)])
-    # Both sides of the bootstrap draw the same patients: they have one seed
+    # Both sides of the bootstrap draw the same patients, as they share a seed
     drawn = [resampled(side, resamples, seed) for side in (a, b)]
     swapped = _differences(a, b, _swaps(a[0].patients, permutations, seed))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for metric in metrics:
         if metric not in observed:
             continue
         difference = float(observed[metric][0])
-        as_large = (np.abs(swapped[metric]) >= abs(difference) - 1e-12).sum()  # but for the last bits of a sum
+        as_large = (np.abs(swapped[metric]) >= abs(difference) - 1e-12).sum()  # up to rounding
         rows.append(
             {
                 "metric": metric,
@@ -84,20 +84,20 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number by Holm's step-down (1979): the chance of one false finding or more stays below
-    the level."""
+    """P-values corrected for their number by Holm's step-down (1979): the chance of at least one false finding stays
+    below the level."""
     import numpy as np
 
-    p_values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p_values)
-    corrected = np.empty_like(p_values)
-    steps = p_values[order] * np.arange(len(p_values), 0, -1)
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values)
+    corrected = np.empty_like(values)
+    steps = values[order] * np.arange(len(values), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected.tolist()
 
 
 def _alike(a: Sequence[Tally], b: Sequence[Tally]) -> tuple[list[Tally], list[Tally]]:
-    """The runs of both sides with what all of them have: sums of theirs can be added."""
+    """The runs of both sides, reduced to what all of them have, so that their sums can be added."""
     import numpy as np
 
     runs = [*a, *b]
@@ -132,10 +132,10 @@ def _swaps(patients: int, permutations: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _differences(a: Sequence[Tally], b: Sequence[Tally], swaps: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """The differences of the means over runs, shape (swaps,), where patients that are not kept change sides.
+    """The differences of the means over runs, shape (swaps,), where patients that are not kept are swapped.
 
-    A swap needs a partner run. Every run of one side has every run of the other in turn, and the differences are averaged:
-    without swaps that is the difference of the means, for any number of runs a side.
+    A swap needs a partner run. Every run of one side is paired with every run of the other, and the differences are
+    averaged. Without swaps this is the difference of the means, for any number of runs per side.
     """
     import numpy as np
 

@@ -1,6 +1,6 @@
 """Are the probabilities right? Reliability of codes and of the predicted sets (this project's choice).
 
-Of the codes said to be 30 % likely, 30 % should be recorded. Codes are put into bins of equal numbers by their probability;
+Of the codes given a probability of 30 %, 30 % should be recorded. Codes are sorted into bins of equal size by probability;
 the expected calibration error is the mean over bins of |mean probability - share recorded|, weighted by their numbers, and
 the Brier score is the mean of (probability - recorded)^2. Tables of patients x codes are read in chunks and stay float32.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.small_groups import FEWEST_PATIENTS
+from mera_hf.evaluation.figures import FEWEST_PATIENTS
 
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from mera_hf.data.samples import Sample
 
 BINS = 15
-CANDIDATES = 60  # codes of each patient, the best ones, that a temperature is fitted on
+CANDIDATES = 60  # best codes of each patient, used to fit a temperature
 CHUNK = 2**22  # pairs of a patient and a code at a time
 
 
 def true_places(order: np.ndarray, samples: Sequence[Sample]) -> np.ndarray:
-    """Which places of each ranking hold a true code: bool of the shape of `order`, (patients, K)."""
+    """Which places of each ranking hold a true code: bool, in the shape of `order`, (patients, K)."""
     import numpy as np
 
     truth = np.zeros(order.shape, dtype=bool)
@@ -53,7 +53,7 @@ class Reliability:
     squares: np.ndarray
 
     def ece(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """The expected calibration error; with weights (resamples, patients), of each resample."""
+        """The expected calibration error; with weights (resamples, patients), one for each resample."""
         import numpy as np
 
         weights = np.ones((1, len(self.count))) if weights is None else weights
@@ -61,8 +61,8 @@ class Reliability:
         return gaps / np.maximum(weights @ self.count.sum(axis=1), 1)
 
     def figures(self) -> dict:
-        """`ece`, `brier`, and `bins` of `predicted` (mean probability), `observed` (share recorded) and `count`; no bin of
-        fewer than 10 pairs."""
+        """`ece`, `brier`, and `bins` of `predicted` (mean probability), `observed` (share recorded) and `count`; bins
+        of fewer than 10 pairs are left out."""
         count, predicted, observed = (table.sum(axis=0) for table in (self.count, self.predicted, self.observed))
         return {
             "ece": float(self.ece()[0]),
@@ -84,15 +84,15 @@ def reliability(
         probabilities (`np.ndarray` of shape (patients, K)): in the order of the ranking, float32.
         truth (`np.ndarray` of shape (patients, K)): bool, from [`true_places`].
         widths (`int` or `np.ndarray` of shape (patients,), *optional*):
-            Only so many first codes of each patient: 40, or the set sizes. All without it.
-        bins (`int`, defaults to 15): equal probabilities share a bin, so that there may be fewer.
+            How many first codes of each patient to use, such as 40 or the set sizes; all by default.
+        bins (`int`, defaults to 15): there may be fewer, as equal probabilities share a bin.
     """
     import numpy as np
 
     n, k = probabilities.shape
     widths = np.broadcast_to(k if widths is None else np.minimum(widths, k), n)
     inside = np.arange(widths.max()) < widths[:, None]  # (patients, largest width)
-    step = max(1, int(widths.sum()) // CHUNK)  # the edges need no more than a sample of the patients
+    step = max(1, int(widths.sum()) // CHUNK)  # a sample of the patients is enough for the edges
     sampled = probabilities[::step, : inside.shape[1]][inside[::step]]
     edges = np.unique(np.quantile(sampled, np.linspace(0, 1, bins + 1)[1:-1])) if sampled.size else np.zeros(0)
     bins = len(edges) + 1
@@ -110,15 +110,16 @@ def reliability(
         for table, weights in zip(tables, (None, p, y), strict=True):
             table[first:last] = np.bincount(cell - first, weights, last - first)
         squares[part] = np.bincount(patient - start, (p - y) ** 2, len(chosen))
-    return Reliability(*tables.reshape(3, n, bins), squares)
+    count, predicted, observed = tables.reshape(3, n, bins)
+    return Reliability(count, predicted, observed, squares)
 
 
 def set_figures(codes: Reliability) -> dict:
-    """Of the predicted sets: `expected` and `actual` right codes of a patient, means over patients, and `groups` of patients
-    by the mean probability of their set, each with `patients`, `probability`, `expected` and `actual`.
+    """Figures of the predicted sets: `expected` and `actual` right codes, means over patients, and `groups` of
+    patients by the mean probability of their set, each with `patients`, `probability`, `expected` and `actual`.
 
     Args:
-        codes (`Reliability`): of the codes in the sets, `reliability(..., widths=set_sizes)`.
+        codes (`Reliability`): reliability of the codes in the sets, `reliability(..., widths=set_sizes)`.
     """
     import numpy as np
 
@@ -146,7 +147,7 @@ def fit_temperature(margins: np.ndarray, truth: np.ndarray) -> tuple[float, floa
     patient. Neither changes the order of a patient's codes.
 
     Args:
-        margins (`np.ndarray` of shape (patients, K)): code logit less EOV logit, in the order of the ranking.
+        margins (`np.ndarray` of shape (patients, K)): code logit minus EOV logit, in the order of the ranking.
         truth (`np.ndarray` of shape (patients, K)): bool, from [`true_places`].
     """
     import numpy as np
@@ -156,7 +157,7 @@ def fit_temperature(margins: np.ndarray, truth: np.ndarray) -> tuple[float, floa
     inputs = margins[:, :CANDIDATES].reshape(-1, 1).astype(np.float64)
     regression = LogisticRegression(C=1e6, max_iter=1000).fit(inputs, truth[:, :CANDIDATES].ravel())
     slope, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
-    if slope < 1e-6:  # an untrained model may rank backwards; a temperature is positive, and gives all codes the mean
+    if slope < 1e-6:  # an untrained model may rank backwards; then a large temperature gives all codes the mean
         slope, intercept = 1e-6, float(logit(truth[:, :CANDIDATES].mean()))
     return 1 / slope, -intercept / slope
 

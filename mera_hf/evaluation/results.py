@@ -1,137 +1,98 @@
-"""`metrics.json`: the one schema of every command that measures, and its tables for terminals and cards.
+"""`metrics.json`: the one schema of every command that measures.
 
-    {"dataset": {"name", "fingerprint", "split", "patients", "codes"},      and "split_sha256": see `split_hash`
-     "protocol": {"target": "last", "candidates": "cohort", "history": "codes"},
-     "rankers": {"mera": {"recall@20": 0.6, ...}, "copy_history": {...}, ...},
-     "controls": {"shuffled_history": {"recall@20": 0.5, ...}},
-     "run": {"recipe", "seed", "versions", "seconds", "peak_memory_mb"},
-     "drops": {"shuffled_history": {"recall@20": [0.18, 0.21], ...}}     optional: bootstrap of mera less a control
-     "findings": [{"signature", "says", "knob"}]                         optional: see `findings.py`
-     "intervals": {"mera": {"recall@20": [0.59, 0.61], ...}},            optional: bootstrap over patients
-     "comparisons": [{"a": "mera", "b": "gru", "metric": "recall@20",    optional: paired differences, a less b
-                      "difference": 0.02, "interval": [0.01, 0.03],
-                      "p": 0.001, "p_holm": 0.004}],
-     "calibration": {"codes": {"ece", "brier", "bins"}, ...},            optional: see `calibration_section.py`
-     "strata": {"sex": {"female": {"patients", "true_codes",             optional, as all that follow: see `strata.py`
-                                   "rankers": {...}, "intervals": {"mera": {...}}},
-                        "male": {"patients": "< 10"}}},                  too few to be measured
-     "fairness": {"sex": {"recall@20": {"best", "worst", "gap", "interval",
-                                        "held_out": {"best", "worst", "difference", "interval"}}}},
-     "coarse": {"category": {"groups", "patients", "codes_without", "true_codes_without", "rankers": {...}}},
-     "distance": {"mera": {"wrong_codes", "mean", "same_category", "same_block", "same_chapter", "other_chapter",
-                           "eov": {...}}},
-     "heart_failure": {"patients_with", "rankers": {"mera": {"auc", "f1"}}, "intervals": {...}} or {"skipped": reason}}
-
-Metrics are fractions, not percent. A figure over several seeds is `{"mean", "std", "values"}`, std of the sample.
+Metrics are fractions, not percent. A figure over several seeds is a [`Spread`]. Everything measured beyond the table
+of rankers is in the sections, see `mera_hf.evaluation.sections`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import re
-import statistics
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypedDict, cast, get_type_hints, is_typeddict
 
 from mera_hf.errors import InputError
-from mera_hf.evaluation.calibration_section import check_calibration
+from mera_hf.evaluation.figures import SIZE_METRICS, Figures, Spread, is_metric, spread
+from mera_hf.evaluation.sections import COUNTS, SECTIONS, Sections, name_of
+from mera_hf.evaluation.sections.calibration import check_calibration
+from mera_hf.files import json_text, write_text
 
 
-SECTIONS = {
-    "dataset": ("name", "fingerprint", "split", "patients", "codes"),
-    "protocol": ("target", "candidates", "history"),
-    "rankers": (),
-    "controls": (),
-    "run": ("recipe", "seed", "versions", "seconds", "peak_memory_mb"),
-}
-# What metrics are broken down into; the modules of these names, or of nearly these names, say what is in them
-BREAKDOWNS = ("strata", "fairness", "coarse", "distance", "heart_failure")
-COUNTS = (
-    *("patients", "true_codes", "groups", "codes_without", "true_codes_without", "wrong_codes", "patients_with"),
-    "mean",  # steps in the tree
-)
+class Dataset(TypedDict):
+    """The patients behind the figures."""
+
+    name: str  # the source
+    fingerprint: str  # of the rows, see `prepare`
+    split: str
+    split_sha256: str  # see `split_hash`; not in figures of older versions
+    patients: int
+    codes: int  # candidates
+
+
+class Protocol(TypedDict):
+    """The task set to the rankers."""
+
+    target: str  # "last": the last visit of each patient
+    candidates: str  # "cohort": all codes of the dataset
+    history: str  # what was read
+
+
+class RunRecord(TypedDict):
+    """How the figures were made; `None` where unknown."""
+
+    recipe: str | None
+    seed: int | list[int]
+    versions: dict[str, str] | None
+    seconds: float | Spread | None
+    peak_memory_mb: float | Spread | None
+
+
+class PairedDifference(TypedDict):
+    """A paired difference, `a` minus `b`, on the same patients."""
+
+    a: str
+    b: str
+    metric: str
+    difference: float
+    interval: list[float]  # [low, high], 95 %, bootstrap over patients
+    p: float  # two-sided, by permutation
+    p_holm: float  # corrected for the number of metrics
+
+
+class _Required(TypedDict):
+    dataset: Dataset
+    protocol: Protocol
+    rankers: dict[str, Figures]  # "mera" and the reference rankers
+    controls: dict[str, Figures]  # "shuffled_history" and so on
+    run: RunRecord
+
+
+class _Optional(TypedDict, total=False):
+    intervals: dict[str, dict[str, list[float]]]  # ranker to metric to [low, high], 95 %, bootstrap over patients
+    comparisons: list[PairedDifference]
+
+
+class Metrics(_Required, _Optional, Sections):
+    """The content of a `metrics.json`."""
+
+
+KEYS = (*_Required.__annotations__, *_Optional.__annotations__, *Sections.__annotations__)  # in the order of the file
 SIGNED = ("difference", "interval")
-F1_METRICS = ("weighted_f1", "macro_f1", "micro_f1")
-UNIT_METRICS = ("map", *F1_METRICS, *(f"{name}_eov" for name in F1_METRICS), "empty_set_share")
-SIZE_METRICS = ("mean_set_size", "mean_true_size")
-METRICS_AT_K = (
-    *("recall", "repeated_recall", "new_recall", "occurred", "not_occurred"),
-    *("precision", "accuracy", "ndcg"),
-)
-
-# The columns of the tables, with their headings; a column that no ranker has is left out.
-COLUMNS = {
-    "weighted_f1": "w-F1",
-    "weighted_f1_eov": "w-F1 of set",
-    "recall@10": "R@10",
-    "recall@20": "R@20",
-    "recall@40": "R@40",
-    "repeated_recall@20": "repeated R@20",
-    "new_recall@20": "new R@20",
-    "mean_set_size": "set size",
-}
-# Those of a second table, for readers of other papers
-MORE_COLUMNS = {
-    "ndcg@20": "nDCG@20",
-    "map": "MAP",
-    "precision@10": "P@10",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "macro_f1_eov": "macro F1 of set",
-    "micro_f1_eov": "micro F1 of set",
-}
-TITLES = {
-    "mera": "MERA",
-    "prevalence": "prevalence",
-    "copy_history": "copy history",
-    "ridge": "ridge",
-    "logistic": "logistic",
-    "gru": "GRU",
-    "shuffled_history": "MERA, histories shuffled",
-    "shuffled_profile": "MERA, profiles shuffled",
-    "shuffled_hierarchy": "MERA, hierarchy shuffled",
-    "random_rows": "MERA, random rows",
-    "description_rows": "MERA, rows of descriptions",
-    "encoder_rows": "MERA, rows of a sentence encoder",
-    "shuffled_rows": "MERA, rows shuffled",
-    "without_memorizing": "MERA, not memorized",
-    "with_memorizing": "MERA, memorized first",
-}
 
 
-def spread(values: Sequence[float]) -> dict:
-    """Several runs' values of one figure: `{"mean", "std", "values"}` with the standard deviation of the sample.
-
-    Raises:
-        [`~mera_hf.errors.InputError`]: with fewer than two values, where there is no spread.
-    """
-    values = [float(value) for value in values]
-    if len(values) < 2:
-        raise InputError(f"A spread needs the values of two runs or more, not {len(values)}.")
-    return {"mean": statistics.fmean(values), "std": statistics.stdev(values), "values": values}
-
-
-def mean_of(value: float | dict) -> float:
-    """The figure itself, or the mean of a spread."""
-    return value["mean"] if isinstance(value, dict) else value
-
-
-def build_metrics(dataset: dict, protocol: dict, rankers: dict, controls: dict, run: dict, **optional: dict) -> dict:
-    """Put the sections together and check them: see the module's text for the schema.
+def build_metrics(**parts: Any) -> Metrics:
+    """Put the parts of a [`Metrics`] together, in the order of the file, and check them.
 
     Raises:
         [`~mera_hf.errors.InputError`]: as [`validate_metrics`].
     """
-    metrics = {"dataset": dataset, "protocol": protocol, "rankers": rankers, "controls": controls, "run": run}
-    metrics |= optional
+    metrics = {key: parts[key] for key in [*KEYS, *parts] if key in parts}
     validate_metrics(metrics)
-    return metrics
+    return cast(Metrics, metrics)
 
 
-def validate_metrics(metrics: dict, source: str = "metrics") -> None:
+def validate_metrics(metrics: Mapping[str, Any], source: str = "metrics") -> None:
     """Check a `metrics.json` against the schema.
 
     Args:
@@ -141,16 +102,16 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
             The file's name, for the message.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: naming the section and the value that is missing or wrong.
+        [`~mera_hf.errors.InputError`]: names the section and the value that is missing or wrong.
     """
-    _require(isinstance(metrics, dict), f"{source}: expected an object with {', '.join(SECTIONS)}.")
-    for section, keys in SECTIONS.items():
+    _require(isinstance(metrics, dict), f"{source}: expected an object with {', '.join(_Required.__annotations__)}.")
+    for section, kind in get_type_hints(_Required).items():
         _require(section in metrics, f"{source}: the section `{section}` is missing.")
         _require(isinstance(metrics[section], dict), f"{source}: `{section}` must be an object.")
-        for key in keys:
-            _require(key in metrics[section], f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
-    known = {"intervals", "drops", "findings", "comparisons", "calibration", *BREAKDOWNS}
-    others = metrics.keys() - SECTIONS.keys() - known
+        for key in kind.__annotations__ if is_typeddict(kind) else ():
+            needed = key in metrics[section] or key == "split_sha256"
+            _require(needed, f"{source}: `{section}.{key}` is missing; use null where it is unknown.")
+    others = metrics.keys() - set(KEYS)
     _require(not others, f"{source}: unknown section `{', '.join(sorted(others))}`.")
     _require(metrics["rankers"], f"{source}: `rankers` is empty.")
     for section in ("rankers", "controls"):
@@ -165,7 +126,7 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
             for value in pair:
                 _check_number(place, metric, value)
             _require(pair[0] <= pair[1], f"{place} has its ends swapped: {pair!r}.")
-    for section in BREAKDOWNS:
+    for section in map(name_of, SECTIONS):
         _check_breakdown(f"{source}: `{section}`", section, metrics.get(section, {}), metrics["rankers"])
     for name in metrics.get("distance", {}):
         _require(name in metrics["rankers"], f"{source}: `distance.{name}` names no ranker.")
@@ -186,8 +147,8 @@ def validate_metrics(metrics: dict, source: str = "metrics") -> None:
         check_calibration(metrics["calibration"], source)
 
 
-def write_metrics(metrics: dict, path: str | Path) -> None:
-    """Check and write a `metrics.json`: to a temporary name first, so that a reader never sees half a file.
+def write_metrics(metrics: Metrics, path: str | Path) -> None:
+    """Check and write a `metrics.json`, under a temporary name first, so that a reader never sees half a file.
 
     Raises:
         [`~mera_hf.errors.InputError`]: as [`validate_metrics`].
@@ -196,16 +157,16 @@ def write_metrics(metrics: dict, path: str | Path) -> None:
     write_text(metrics_text(metrics), path)
 
 
-def metrics_text(metrics: dict) -> str:
+def metrics_text(metrics: Metrics) -> str:
     """The text of a `metrics.json`."""
-    return json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(metrics)
 
 
-def read_metrics(path: str | Path) -> dict:
+def read_metrics(path: str | Path) -> Metrics:
     """Read and check a `metrics.json`.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: if it is missing, is no JSON, or does not fit the schema.
+        [`~mera_hf.errors.InputError`]: if it is missing, is not JSON, or does not fit the schema.
     """
     try:
         metrics = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -217,11 +178,11 @@ def read_metrics(path: str | Path) -> dict:
     return metrics
 
 
-def merge_metrics(runs: Sequence[dict]) -> dict:
-    """Runs of one recipe with several seeds as one: every figure becomes a spread, `run.seed` the list of seeds.
+def merge_metrics(runs: Sequence[Mapping[str, Any]]) -> Metrics:
+    """Merge runs of one recipe with several seeds: every figure becomes a spread, and `run.seed` the list of seeds.
 
-    Intervals stay out: they belong to one run's ranking. Of the breakdowns, what every run has is merged; a word or a list
-    that differs between runs, such as the group that is served worst, is left out.
+    Intervals are left out: they belong to one run's ranking. Parts of breakdowns that every run has are merged; a word
+    or a list that differs between runs, such as the group that is served worst, is left out.
 
     Raises:
         [`~mera_hf.errors.InputError`]: with fewer than two runs, or if the runs differ in data, protocol, rankers,
@@ -242,7 +203,7 @@ def merge_metrics(runs: Sequence[dict]) -> dict:
                 )
     seeds = [run["run"]["seed"] for run in runs]
     _require(len(set(seeds)) == len(seeds), f"Two runs have the same seed: {seeds}.")
-    merged = {"dataset": first["dataset"], "protocol": first["protocol"]}
+    merged: dict[str, Any] = {"dataset": first["dataset"], "protocol": first["protocol"]}
     for section in ("rankers", "controls"):
         merged[section] = {}
         for i, run in enumerate(runs):
@@ -254,18 +215,18 @@ def merge_metrics(runs: Sequence[dict]) -> dict:
             merged[section][name] = {
                 metric: spread([run[section][name][metric] for run in runs]) for metric in figures
             }
-    for section in BREAKDOWNS:
+    for section in map(name_of, SECTIONS):
         if all(section in run for run in runs):
             merged[section] = merge_values([run[section] for run in runs])
     merged["run"] = {**first["run"], "seed": seeds}
     for key in ("seconds", "peak_memory_mb"):
         values = [run["run"][key] for run in runs]
         merged["run"][key] = None if None in values else spread(values)
-    return merged
+    return cast(Metrics, merged)
 
 
-def merge_values(values: Sequence) -> object:
-    """The same part of several runs as one: objects key by key and lists item by item, numbers to spreads.
+def merge_values(values: Sequence[Any]) -> Any:
+    """Merge the same part of several runs: objects key by key and lists item by item, numbers to spreads.
 
     Words and whole numbers that are the same in all runs stay. What cannot be merged is left out, and so are intervals.
 
@@ -278,103 +239,13 @@ def merge_values(values: Sequence) -> object:
         merged = {key: merge_values([value[key] for value in values]) for key in keys}
         return {key: value for key, value in merged.items() if value is not None}
     if all(isinstance(value, list) and len(value) == len(first) for value in values):
-        merged = [merge_values(items) for items in zip(*values, strict=True)]
-        return None if None in merged else merged
+        items = [merge_values(each) for each in zip(*values, strict=True)]
+        return None if None in items else items
     if all(value == first for value in values) and not isinstance(first, float):
         return first
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return spread(values)
     return None
-
-
-def format_figure(metric: str, value: float | dict | None) -> str:
-    """A figure as tables show it: percent with one decimal (sizes in codes), a spread as `52.3 ± 0.2`."""
-    if value is None:
-        return "–"
-    scale = 1 if metric in SIZE_METRICS else 100
-    text = f"{scale * mean_of(value):.1f}"
-    if isinstance(value, dict) and value["std"] > 0:
-        text += f" ± {scale * value['std']:.1f}"
-    return text
-
-
-def table_rows(
-    metrics: dict, headings: dict[str, str] = COLUMNS
-) -> tuple[list[str], list[tuple[str, list[str], list[bool]]]]:
-    """What every table shows: the columns' metrics, and per row its title, its texts and which of them are the best.
-
-    The best of a column is sought among rankers; a control and the set size are never best. `headings` maps the metrics
-    that are wanted to the columns' headings; one that no ranker has is left out.
-    """
-    rankers, controls = metrics["rankers"], metrics["controls"]
-    columns = [column for column in headings if any(column in figures for figures in rankers.values())]
-    best = {
-        column: max(mean_of(figures[column]) for figures in rankers.values() if column in figures)
-        for column in columns
-        if column not in SIZE_METRICS
-    }
-    rows = []
-    for name, figures in [*rankers.items(), *controls.items()]:
-        texts = [format_figure(column, figures.get(column)) for column in columns]
-        marks = [
-            name in rankers and column in best and column in figures and mean_of(figures[column]) == best[column]
-            for column in columns
-        ]
-        rows.append((TITLES.get(name, name), texts, marks))
-    return columns, rows
-
-
-def table_text(metrics: dict, headings: dict[str, str] = COLUMNS) -> str:
-    """The table for a terminal: percent, the best ranker of each column marked `*`, the controls under a line."""
-    columns, rows = table_rows(metrics, headings)
-    header = ["percent", *(headings[column] for column in columns)]
-    cells = [
-        [title, *(text + ("*" if mark else " ") for text, mark in zip(texts, marks, strict=True))]
-        for title, texts, marks in rows
-    ]
-    widths = [max(len(row[i].rstrip()) for row in [header, *cells]) for i in range(len(header))]
-
-    def line(row: list[str]) -> str:
-        first, rest = (
-            row[0].ljust(widths[0]),
-            (cell.rjust(width + 1) for cell, width in zip(row[1:], widths[1:], strict=True)),
-        )
-        return "  ".join([first, *rest]).rstrip()
-
-    rule = "─" * len(line([header[0], *(text + " " for text in header[1:])]))
-    ranked = len(metrics["rankers"])
-    lines = [line([header[0], *(text + " " for text in header[1:])]), rule, *map(line, cells[:ranked])]
-    if cells[ranked:]:
-        lines += [rule, *map(line, cells[ranked:])]
-    return "\n".join(lines)
-
-
-def table_markdown(metrics: dict, headings: dict[str, str] = COLUMNS) -> str:
-    """The same table in Markdown, for READMEs and cards: the best of each column in bold, controls in italics."""
-    columns, rows = table_rows(metrics, headings)
-    lines = [
-        "| percent | " + " | ".join(headings[column] for column in columns) + " |",
-        "|---|" + "---:|" * len(columns),
-    ]
-    for i, (title, texts, marks) in enumerate(rows):
-        title = title if i < len(metrics["rankers"]) else f"*{title}*"
-        cells = [f"**{text}**" if mark else text for text, mark in zip(texts, marks, strict=True)]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def write_text(text: str, path: str | Path) -> None:
-    """Write a file under a temporary name beside it, then rename: it is there whole or not at all."""
-    path = Path(path)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False, suffix=".tmp") as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.chmod(file.name, 0o644)  # a temporary file is private; what it becomes is for the group to read
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 def _require(condition: object, message: str) -> None:
@@ -387,12 +258,11 @@ def _shape(section: dict) -> dict:
 
 
 def _check_figure(place: str, metric: str, value: object) -> None:
-    known = metric in UNIT_METRICS + SIZE_METRICS or re.fullmatch(rf"({'|'.join(METRICS_AT_K)})@[1-9]\d*", metric)
-    _require(known, f"{place} is not a metric of this schema.")
+    _require(is_metric(metric), f"{place} is not a metric of this schema.")
     _check_value(place, metric, value)
 
 
-def _check_value(place: str, metric: str, value: object) -> None:
+def _check_value(place: str, metric: str, value: Any) -> None:
     if not isinstance(value, dict):
         _check_number(place, metric, value)
         return
@@ -408,7 +278,7 @@ def _check_value(place: str, metric: str, value: object) -> None:
         )
 
 
-def _check_breakdown(place: str, key: str, value: object, rankers: dict) -> None:
+def _check_breakdown(place: str, key: str, value: Any, rankers: dict) -> None:
     """Every number of a breakdown, down to its last object: finite, a fraction unless it is a count, of a known ranker."""
     if isinstance(value, dict) and "values" not in value:
         for name, inner in value.items():
@@ -423,7 +293,7 @@ def _check_breakdown(place: str, key: str, value: object, rankers: dict) -> None
         _check_value(place, key, value)
 
 
-def _check_comparisons(comparisons: object, rankers: dict, source: str) -> None:
+def _check_comparisons(comparisons: Any, rankers: dict, source: str) -> None:
     _require(isinstance(comparisons, list), f"{source}: `comparisons` must be a list.")
     for i, row in enumerate(comparisons):
         place = f"{source}: `comparisons[{i}]`"
@@ -440,9 +310,9 @@ def _check_comparisons(comparisons: object, rankers: dict, source: str) -> None:
         _require(low <= high, f"{place} has its ends swapped: {row['interval']!r}.")
 
 
-def _check_number(place: str, metric: str, value: object) -> None:
+def _check_number(place: str, metric: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     _require(number, f"{place} must be a finite number, not {value!r}.")
     _require(value >= (-1 if metric in SIGNED else 0), f"{place} is negative: {value}.")
-    if metric not in SIZE_METRICS + COUNTS:
+    if metric not in (*SIZE_METRICS, *COUNTS):
         _require(value <= 1 + 1e-9, f"{place} is {value}: fractions are expected, not percent.")

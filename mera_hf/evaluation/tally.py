@@ -1,7 +1,7 @@
-"""What the metrics of a ranking are made of: sums over patients.
+"""The sums over patients from which the metrics of a ranking are computed.
 
-Every metric is a function of such sums, so that a thousand draws of the patients (bootstrap), or a thousand mixtures of two
-rankers (paired permutation), cost a few matrix products and measure nothing twice.
+Every metric is a function of such sums. So a thousand draws of the patients (bootstrap), or a thousand mixtures of two
+rankers (paired permutation), cost only a few matrix products, and nothing is measured twice.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from mera_hf.data.samples import Sample
 
-BLOCK = 2048  # patients whose sets are one matrix at a time: a set may be every code of a full ICD tree
-POOLED = ("occurred", "not_occurred")  # shares of all true codes, where the others are means over patients
+BLOCK = 2048  # patients whose sets form one matrix at a time, as a set may hold every code of a full ICD tree
+POOLED = ("occurred", "not_occurred")  # shares of all true codes; the others are means over patients
 
 
 @dataclass(frozen=True)
 class CodeSets:
-    """A set of codes for each patient: that of patient i is `codes[ends[i] : ends[i + 1]]`.
+    """A set of codes for each patient; the set of patient i is `codes[ends[i] : ends[i + 1]]`.
 
     Attributes:
         codes (`np.ndarray` of shape (members,)): code indices.
@@ -35,7 +35,7 @@ class CodeSets:
     ends: np.ndarray
 
     def count(self, weights: np.ndarray, n_codes: int) -> np.ndarray:
-        """How often each code is in a set, patient i counted `weights[:, i]` times.
+        """How often each code is in a set, where patient i counts `weights[:, i]` times.
 
         Args:
             weights (`np.ndarray` of shape (draws, patients), float32): whole numbers.
@@ -52,11 +52,11 @@ class CodeSets:
             ends = self.ends[start : start + BLOCK + 1]
             codes = self.codes[ends[0] : ends[-1]]
             shape = (len(ends) - 1, n_codes)
-            if len(codes) == shape[0] * n_codes:  # every code: the set that suits a ranking by prevalence best
+            if len(codes) == shape[0] * n_codes:  # every code: the best set for a ranking by prevalence
                 counts += weights[:, start : start + BLOCK].sum(axis=1, keepdims=True)
                 continue
             sets = csr_array((np.ones(len(codes), dtype=np.float32), codes, ends - ends[0]), shape=shape)
-            if len(codes) > 0.02 * shape[0] * n_codes:  # a dense product is the faster one from about here
+            if len(codes) > 0.02 * shape[0] * n_codes:  # above about this density a dense product is faster
                 sets = sets.toarray()
             counts += weights[:, start : start + BLOCK] @ sets  # (draws, codes)
         return counts.astype(np.float64)
@@ -73,8 +73,8 @@ class Tally:
         truth (`CodeSets`):
             The true codes.
         sets (`dict[str, tuple[CodeSets, CodeSets]]`):
-            The predicted set and its hits, under the ending of its metrics' names: `""` for the oracle's size, `"_eov"` for
-            the ranker's own (where it has one).
+            The predicted set and its hits, by the suffix of the metrics' names: `""` for the true size, `"_eov"` for
+            the ranker's own set (if it has one).
         n_codes (`int`):
             Number of codes.
     """
@@ -97,7 +97,7 @@ class Tally:
         return {name: float(value[0]) for name, value in self.figures(self.sums(everybody), self.patients).items()}
 
     def sums(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Sums over patients, patient i counted `weights[:, i]` times: linear in `weights`.
+        """Sums over patients, where patient i counts `weights[:, i]` times: linear in `weights`.
 
         Args:
             weights (`np.ndarray` of shape (draws, patients), float32): whole numbers.
@@ -116,7 +116,7 @@ class Tally:
         return sums
 
     def figures(self, sums: dict[str, np.ndarray], patients: int) -> dict[str, np.ndarray]:
-        """The metrics that sums over `patients` patients give: a dict of arrays of shape (draws,)."""
+        """The metrics from sums over `patients` patients: a dict of arrays of shape (draws,)."""
         sum_of = dict(zip(self.values, sums["values"].T, strict=True))
         figures = {
             name: total / (sum_of["mean_true_size"] if name.split("@")[0] in POOLED else patients)
@@ -148,7 +148,7 @@ def f1_scores(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> d
 def tally_ranking(
     order: np.ndarray, set_sizes: np.ndarray | None, samples: Sequence[Sample], ks: Sequence[int]
 ) -> Tally:
-    """Count once what all metrics of a ranking need; arguments and errors as in
+    """Compute once what all metrics of a ranking need; arguments and errors as in
     [`~mera_hf.evaluation.metrics.evaluate_ranking`]."""
     import numpy as np
 
@@ -180,7 +180,7 @@ def tally_ranking(
         values[f"accuracy@{k}"] = hits / np.minimum(k, sizes)
         dcg = per_patient(np.where(hit, gain[np.minimum(rank, width - 1)], 0.0))
         values[f"ndcg@{k}"] = dcg / ideal[np.minimum(k, sizes) - 1]
-    # The j-th true code of the ranking stands at a rank where j codes were right
+    # At the rank of the j-th true code, j codes so far are right
     ends = np.append(0, sizes.cumsum())
     ascending = rank[np.lexsort((rank, patient))]
     right = np.arange(1, len(rank) + 1) - np.repeat(ends[:-1], sizes)
@@ -204,8 +204,8 @@ def tally_ranking(
 
 
 def _ranks(order: np.ndarray, samples: Sequence[Sample], targets: Sequence[np.ndarray], n_codes: int) -> tuple:
-    """Of each true code of each patient: the place in the order from 0 (its width where the code is not in it), and
-    whether the history has the code."""
+    """For each true code of each patient, its place in the order from 0 (the order's width if the code is not in it),
+    and whether the history has the code."""
     import numpy as np
 
     width = order.shape[1]

@@ -17,8 +17,9 @@ from functools import cache
 from pathlib import Path
 
 from mera_hf.errors import InputError
-from mera_hf.evaluation.reference import REFERENCES
-from mera_hf.evaluation.results import write_text
+from mera_hf.evaluation.rankings.reference import REFERENCES
+from mera_hf.files import write_text
+from mera_hf.hub.dataset_card import dataset_card
 
 
 REPO = "mera-hf/diabetes130-next-visit"  # the dataset repository on the Hub
@@ -56,28 +57,29 @@ def prepared_splits(folder: str | Path) -> dict:
     Raises:
         [`~mera_hf.errors.InputError`]: if `folder` is not a prepared folder.
     """
-    from mera_hf.data.prepare import load_codes, load_prepared, read_report
+    from mera_hf.data.prepared import Prepared
     from mera_hf.data.splits import split_hash
 
-    splits = load_prepared(folder)
+    prepared = Prepared.open(folder)
     return {
-        "fingerprint": read_report(folder)["fingerprint"],
-        "codes": len(load_codes(folder)),
+        "fingerprint": prepared.report["fingerprint"],
+        "codes": len(prepared.codes),
         "splits": {
-            name: {"patients": len(rows), "sha256": split_hash(rows["patient_id"])} for name, rows in splits.items()
+            name: {"patients": len(rows), "sha256": split_hash(rows["patient_id"])}
+            for name, rows in prepared.splits.items()
         },
     }
 
 
 def check_benchmark(metrics: Mapping, ranker: str = "mera") -> None:
-    """Whether figures were measured as the benchmark asks: its patients, last visit, all its codes as candidates.
+    """Refuse figures not measured as the benchmark asks: its patients, last visit, all its codes as candidates.
 
     Args:
         metrics (`Mapping`): the content of a `metrics.json`.
         ranker (`str`, defaults to `"mera"`): whose figures.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: naming what differs, and how to measure it rightly.
+        [`~mera_hf.errors.InputError`]: naming what differs, and how to measure it correctly.
     """
     expected, dataset, protocol = expected_splits(), metrics["dataset"], metrics["protocol"]
     test = expected["splits"]["test"]
@@ -116,7 +118,7 @@ def check_benchmark(metrics: Mapping, ranker: str = "mera") -> None:
 
 
 def on_benchmark(metrics: Mapping, ranker: str = "mera") -> bool:
-    """Whether [`check_benchmark`] has nothing to say."""
+    """Whether [`check_benchmark`] finds no fault."""
     try:
         check_benchmark(metrics, ranker)
     except InputError:
@@ -125,7 +127,7 @@ def on_benchmark(metrics: Mapping, ranker: str = "mera") -> bool:
 
 
 def only_ranker(metrics: Mapping) -> str:
-    """The one ranker that is no reference ranker.
+    """The one ranker that is not a reference ranker.
 
     Raises:
         [`~mera_hf.errors.InputError`]: if there are none or several.
@@ -145,8 +147,6 @@ def write_benchmark(folder: str | Path) -> list[str]:
     Raises:
         [`~mera_hf.errors.InputError`]: if the folder does not hold the benchmark's rows in its splits.
     """
-    from mera_hf.hub.dataset_card import dataset_card
-
     folder, found, expected = Path(folder), prepared_splits(folder), expected_splits()
     if found != expected:
         raise InputError(f"{str(folder)!r} has other rows than the benchmark: {found} instead of {expected}. {ANEW}")

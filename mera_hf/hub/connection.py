@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Refuse what is no name of a repository.
+    """Refuse what is not a repository name.
 
     Raises:
         [`InputError`]: naming what is wrong with it.
@@ -43,7 +43,7 @@ def plain_words(repo_id: str) -> Iterator[None]:
     """Turn errors of `huggingface_hub` inside into an [`InputError`] that says what to do about them.
 
     Args:
-        repo_id (`str`): the repository that is talked about.
+        repo_id (`str`): the repository concerned.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import (
@@ -71,7 +71,7 @@ def plain_words(repo_id: str) -> Iterator[None]:
             text = f"the token for {constants.ENDPOINT} is not valid; {login}."
         elif status == 403:
             text = f"you may not write to {repo_id}: use a token with that right, or choose another repository."
-        elif status is not None:
+        elif isinstance(reason, HfHubHTTPError):
             text = f"{constants.ENDPOINT} answered {status}: {reason.server_message or 'no reason given'}. {again}"
         elif isinstance(reason, (HTTPError, ConnectionError)):
             text = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mera_hf.data.prepare import read_report
+from mera_hf.data.prepared import read_report
 from mera_hf.errors import InputError
 
 
@@ -63,7 +63,7 @@ def dataset_card(folder: str | Path, repo_id: str) -> str:
     Raises:
         [`~mera_hf.errors.InputError`]: if `folder` is not a prepared folder, or its card is not the one that was written.
     """
-    from mera_hf.hub.benchmark import definition
+    import yaml
 
     folder = Path(folder)
     read_report(folder)
@@ -73,13 +73,12 @@ def dataset_card(folder: str | Path, repo_id: str) -> str:
         raise InputError(
             f"{str(folder / 'README.md')!r} has no section 'Terms and privacy'; prepare the data set again."
         )
-    # Written before: once more from the start
+    # Already extended: start again from the original
     head = head.partition("## How to load\n")[0].partition("## Benchmark")[0]
     parts = [head, LOADING.format(repo_id=repo_id), "\n"]
     if (folder / "eval.yaml").is_file():
-        rows = "\n".join(f"| `{task}` | {TASKS[task]} |" for task in (entry["id"] for entry in definition()["tasks"]))
-        parts += [
-            BENCHMARK.format(name=definition()["name"], description=definition()["description"], tasks=rows),
-            "\n",
-        ]
+        benchmark = yaml.safe_load((folder / "eval.yaml").read_text(encoding="utf-8"))
+        rows = "\n".join(f"| `{task['id']}` | {TASKS.get(task['id'], '–')} |" for task in benchmark["tasks"])
+        text = BENCHMARK.format(name=benchmark["name"], description=benchmark["description"], tasks=rows)
+        parts += [text, "\n"]
     return "".join([*parts, found, rest])

@@ -1,16 +1,19 @@
-"""Results as the Hub reads them, from `metrics.json`: `.eval_results/*.yaml` of a model repository, `model-index` of its card.
+"""Results as the Hub reads them, from `metrics.json`: `.eval_results/*.yaml` of a model repository, the pull request that
+adds them, and `model-index` of a model card.
 
-`.eval_results` holds results of the benchmark alone; `model-index`, the older form, those on any data. Values are in percent
-with two decimals in both, as `eval.yaml` of the benchmark says.
+`.eval_results` holds only benchmark results; `model-index`, the older form, holds those on any data. Values are in
+percent with two decimals in both, as `eval.yaml` of the benchmark says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.results import COLUMNS, format_figure, mean_of
-from mera_hf.hub.benchmark import NAME, REPO, on_benchmark, tasks
+from mera_hf.evaluation.figures import COLUMNS, Value, format_figure, mean_of
+from mera_hf.hub.benchmark import NAME, REPO, definition, on_benchmark, tasks
+from mera_hf.hub.connection import hub_client, plain_words
 
 
 if TYPE_CHECKING:
@@ -53,6 +56,43 @@ def eval_results_files(
     return {PATH: text}
 
 
+@dataclass(frozen=True)
+class PullRequest:
+    """What was opened: its `url`, and the `base_model` that the model's card declares, if any."""
+
+    url: str | None
+    base_model: str | None
+
+
+def open_pull_request(repo_id: str, metrics: Mapping, ranker: str = "mera") -> PullRequest:
+    """Open a pull request that adds the benchmark's results to a model repository.
+
+    Args:
+        repo_id (`str`): the model on the Hub.
+        metrics (`Mapping`): the content of a `metrics.json` that [`~mera_hf.hub.benchmark.check_benchmark`] accepts.
+        ranker (`str`, defaults to `"mera"`): whose figures.
+
+    Raises:
+        [`~mera_hf.errors.InputError`]: if there is no such repository, nobody is logged in, or the Hub refuses.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    api = hub_client()
+    with plain_words(repo_id):
+        model = api.model_info(repo_id)
+        files = eval_results_files(metrics, repo_id, model.sha, ranker)
+        commit = api.create_commit(
+            repo_id,
+            [CommitOperationAdd(path, text.encode()) for path, text in files.items()],
+            commit_message=f"Results on {definition()['name']}",
+            commit_description="Measured by mera_hf; the notes in the file say how to repeat it.",
+            create_pr=True,
+            parent_commit=model.sha,
+        )
+    declared = model.card_data.get("base_model") if model.card_data else None
+    return PullRequest(commit.pr_url, ", ".join(declared) if isinstance(declared, list) else declared)
+
+
 def model_index_results(metrics: Mapping, ranker: str = "mera") -> list[EvalResult]:
     """What `model-index` of a model card lists: the benchmark's metrics, on whatever data they were measured.
 
@@ -80,13 +120,14 @@ def model_index_results(metrics: Mapping, ranker: str = "mera") -> list[EvalResu
     ]
 
 
-def _percent(value: float | dict) -> float:
+def _percent(value: Value) -> float:
     return round(100 * mean_of(value), 2)
 
 
 def _notes(metrics: Mapping, ranker: str, metric: str, repo_id: str | None, revision: str | None) -> str:
-    """What somebody needs to measure the same again."""
-    dataset, run, value = metrics["dataset"], metrics["run"], metrics["rankers"][ranker][metric]
+    """What is needed to repeat the measurement."""
+    dataset, run = metrics["dataset"], metrics["run"]
+    value: Value = metrics["rankers"][ranker][metric]
     parts = ["percent"]
     interval = metrics.get("intervals", {}).get(ranker, {}).get(metric)
     if isinstance(value, dict):

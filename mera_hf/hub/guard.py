@@ -1,11 +1,12 @@
-"""What may leave this machine, and for whose eyes: by the licence of the data, and file by file (this project's choice).
+"""What may leave this machine, and who may see it: by data licence, and file by file (this project's choice).
 
-Files are published if they are on a list; all others stay, each with the reason. Weights of credentialed data, or of data that
-nobody knows, are never public. Rows of such data are never published at all.
+Files are published if they are on a list; all others stay, each with the reason. Weights of credentialed data, or of
+unknown data, are never public. Rows of such data are never published at all. No file may name a path of this machine.
 """
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatch
 
 from mera_hf.errors import InputError
@@ -37,7 +38,7 @@ DATASET_FILES = (
     *("README.md", "LICENSE", "codes.json", "prepare.json", "eval.yaml", "splits.yaml"),
     *("data/train.parquet", "data/validation.parquet", "data/test.parquet"),
 )
-# The first that fits is said
+# The first reason that fits is given
 REASONS = (
     ("README.md", "the card is written anew"),
     ("*_mera.py", "those of the installed mera_hf take their place"),
@@ -54,27 +55,31 @@ REASONS = (
     ),
     *((pattern, "a log") for pattern in ("*.log", "logs/*", "runs/*", "*tfevents*", "trainer_state.json")),
 )
+# /home/ann/runs, C:\Users\ann, ~/runs, file:///runs; not the path of a web address, nor a fraction such as and/or
+LOCAL_PATH = re.compile(
+    r"(?<![\w:/.<~)\]-])/(?:[\w.@+-]+/)+[\w.@+-]*|\b[A-Za-z]:\\\w[^\s\"']*|(?<!\w)~/\w\S*|file://\S+"
+)
 
 
 def is_listed(name: str, allowed: tuple[str, ...]) -> bool:
-    """Whether a file of this name, from its folder on, is on a list of those that are published."""
+    """Whether a file, named relative to its folder, is on a list of files to publish."""
     return any(fnmatch(name, pattern) for pattern in allowed)
 
 
 def reason_to_stay(name: str) -> str:
-    """Why a file that is on no list stays here."""
+    """Why a file that is not on any list stays here."""
     return next(
         (reason for pattern, reason in REASONS if fnmatch(name, pattern)), "not on the list of what is published"
     )
 
 
 def check_weights(provenance: dict | None, visibility: str, agreement: str | None) -> dict | None:
-    """Refuse to publish weights for more eyes than the terms of their data allow.
+    """Refuse to publish weights more openly than the terms of their data allow.
 
     Args:
-        provenance (`dict`, *optional*): what the checkpoint says of its data, see `training/provenance.py`; without it the
-            data are taken for credentialed.
-        visibility (`str`): `"private"`, `"gated"` (everyone sees the page, and the owner lets in who may have the files) or
+        provenance (`dict`, *optional*): what the checkpoint says about its data, see `training/provenance.py`; without
+            it the data count as credentialed.
+        visibility (`str`): `"private"`, `"gated"` (everyone sees the page, the owner decides who gets the files) or
             `"public"`.
         agreement (`str`, *optional*): the agreement that the user named.
 
@@ -97,7 +102,8 @@ def check_weights(provenance: dict | None, visibility: str, agreement: str | Non
             f"{trained}: it is not published for everyone. If your agreement lets you share it, name it (`--agreement`) and "
             "leave out `--public` for a private repository, or set `--gated` to choose who gets the files."
         )
-    if not (agreement or "").strip():
+    agreement = (agreement or "").strip()
+    if not agreement:
         example = data["agreement"] or "NAME AND VERSION"
         raise InputError(
             f"{trained}. Read what your agreement says of sharing models. If it lets you, name it: "
@@ -108,7 +114,7 @@ def check_weights(provenance: dict | None, visibility: str, agreement: str | Non
             f"{trained}, but `--agreement` is {agreement!r}. If you hold that agreement and may share the model, name "
             f'it: `--agreement "{data["agreement"]}"`.'
         )
-    return {**data, "agreement": data["agreement"] or agreement.strip()}
+    return {**data, "agreement": data["agreement"] or agreement}
 
 
 def check_rows(report: dict) -> None:
@@ -133,12 +139,53 @@ def check_rows(report: dict) -> None:
     raise InputError(f"The dataset of {report['source']} is not published, not even in a private repository: {why}.")
 
 
+def is_local_path(text: str) -> bool:
+    """Whether a text is a path of this machine and nothing else."""
+    return LOCAL_PATH.fullmatch(text.strip()) is not None
+
+
+def without_paths(content, name: str = "") -> tuple[object, list[str]]:
+    """JSON content without the fields that are paths of this machine, and the dotted names of those fields.
+
+    Args:
+        content: what `json.loads` gives.
+        name (`str`): dotted name of the content in its parent.
+    """
+    if isinstance(content, list):
+        parts = [without_paths(part, name) for part in content]
+        return [part for part, _ in parts], [found for _, names in parts for found in names]
+    if not isinstance(content, dict):
+        return content, []
+    kept, removed = {}, []
+    for key, value in content.items():
+        field = f"{name}.{key}" if name else key
+        if isinstance(value, str) and is_local_path(value):
+            removed.append(field)
+        else:
+            kept[key], inside = without_paths(value, field)
+            removed += inside
+    return kept, removed
+
+
+def check_no_paths(text: str, file: str) -> None:
+    """Refuse a text that contains a path of this machine.
+
+    Raises:
+        [`InputError`]: naming file, line and path.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if found := LOCAL_PATH.search(line):
+            raise InputError(
+                f"{file}, line {number} names a path of this machine, {found[0]!r}, and would be published; remove it."
+            )
+
+
 def _sources(data: dict) -> str:
     """All data sets that a model has seen, the last one first."""
-    names = []
-    while data:
-        names.append(data["source"] or "an unknown data set")
-        data = data.get("before")
+    names, part = [], data
+    while part:
+        names.append(part["source"] or "an unknown data set")
+        part = part.get("before") or {}
     return " and ".join(dict.fromkeys(names))
 
 

@@ -1,4 +1,4 @@
-"""A leaderboard from files here: each `metrics.json` and `.eval_results/*.yaml` below some folders, by data."""
+"""A leaderboard from local files: each `metrics.json` and `.eval_results/*.yaml` below some folders, by data."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mera_hf.blocks import Row, Table, markdown_table
 from mera_hf.errors import InputError
+from mera_hf.evaluation.figures import COLUMNS, Figures, format_figure, mean_of, title_of, with_interval
 from mera_hf.evaluation.plots import require_package
-from mera_hf.evaluation.plots.style import title_of
-from mera_hf.evaluation.reference import REFERENCES
-from mera_hf.evaluation.report.table import Row, Table, with_interval
-from mera_hf.evaluation.results import COLUMNS, format_figure, mean_of, read_metrics
+from mera_hf.evaluation.rankings.reference import REFERENCES
+from mera_hf.evaluation.results import read_metrics
 from mera_hf.hub.benchmark import REPO, definition, on_benchmark, tasks
-from mera_hf.hub.markdown import markdown_table
 
 
 HEADLINE = "recall@20"
@@ -25,7 +24,7 @@ class Entry:
     """A model's figures: its name, metric to fraction or spread, their intervals, the seeds, and whether it is a reference."""
 
     name: str
-    figures: Mapping[str, float | dict]
+    figures: Figures
     intervals: Mapping[str, list[float]] = field(default_factory=dict)
     seeds: Sequence[int] = ()
     reference: bool = False
@@ -43,11 +42,11 @@ class Board:
 def read_boards(folders: Sequence[str | Path]) -> tuple[list[Board], dict[str, str]]:
     """All results below some folders.
 
-    Of the trained reference rankers, which differ with the seed, the figures of the file with the most seeds are taken. A
-    `.eval_results` file beside a `metrics.json` on the benchmark is the same result once more and is not listed twice.
+    Trained reference rankers differ with the seed: their figures come from the file with the most seeds. A
+    `.eval_results` file beside a `metrics.json` on the benchmark is the same result and is not listed twice.
 
     Args:
-        folders (`Sequence[str]` or `Path`): looked through with everything below them.
+        folders (`Sequence[str]` or `Path`): searched with everything below them.
 
     Returns:
         the tables, the benchmark's first, and the files that were left out, each with the reason.
@@ -63,7 +62,7 @@ def read_boards(folders: Sequence[str | Path]) -> tuple[list[Board], dict[str, s
         if not folder.is_dir():
             raise InputError(f"{str(folder)!r} is not a folder; name folders that hold metrics.json or .eval_results.")
         for path in sorted(folder.rglob("metrics.json")):
-            if path.resolve() in seen:  # folders may lie in one another
+            if path.resolve() in seen:  # folders may be nested
                 continue
             seen.add(path.resolve())
             try:

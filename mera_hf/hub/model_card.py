@@ -11,19 +11,28 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mera_hf.blocks import Row, Table, markdown_table
 from mera_hf.errors import InputError
-from mera_hf.evaluation.plots import title_of
+from mera_hf.evaluation.figures import format_figure, mean_of, ranker_table, tied, title_of
 from mera_hf.evaluation.plots.style import require_package
-from mera_hf.evaluation.report import sections, strata
-from mera_hf.evaluation.report.calibration import calibration_sections
-from mera_hf.evaluation.report.table import Row, Table, plain_name
-from mera_hf.evaluation.report.words import LIMITS
-from mera_hf.evaluation.results import format_figure, mean_of, read_metrics, table_markdown
+from mera_hf.evaluation.results import read_metrics
+from mera_hf.evaluation.sections import (
+    calibration,
+    coarse,
+    controls,
+    coverage,
+    distance,
+    fairness,
+    heart_failure,
+    severity,
+    strata,
+)
+from mera_hf.files import read_json
 from mera_hf.hub.benchmark import NAME, REPO, definition, on_benchmark
 from mera_hf.hub.eval_results import model_index_results
-from mera_hf.hub.markdown import markdown_table
-from mera_hf.hub.provenance import base_licence, licence_of, origin_of
+from mera_hf.hub.licences import base_licence, licence_of, origin_of
 from mera_hf.icd import VERSIONS
+from mera_hf.report import overview
 from mera_hf.training.training_card import CITATION
 
 
@@ -46,13 +55,13 @@ QUESTIONS = {
 def model_card(
     checkpoint: str | Path, metrics: Mapping | None = None, repo_id: str | None = None, notes: str | Path | None = None
 ) -> str:
-    """The `README.md` of a checkpoint: metadata for the Hub, and what a reader has to know before using it.
+    """The `README.md` of a checkpoint: metadata for the Hub, and what a reader must know before using it.
 
     Args:
         checkpoint (`str` or `Path`): a folder that `mera train`, `mera memorize` or `mera merge` wrote.
         metrics (`Mapping`, *optional*): the content of its `metrics.json`, of one run or merged over seeds; without it the
             card says that the checkpoint was not evaluated.
-        repo_id (`str`, *optional*): its name on the Hub; the folder's name without it.
+        repo_id (`str`, *optional*): its name on the Hub; defaults to the folder's name.
         notes (`str` or `Path`, *optional*): a Markdown file with further sections, put before the limits. In it
             `{{ table("x/metrics.json") }}` is the table of these metrics beside the file, and
             `{{ memorized("memorization.json") }}` that of the exact match, and `{{ says("x/experiment.json") }}` the first
@@ -67,11 +76,12 @@ def model_card(
         raise InputError(
             f"{str(checkpoint)!r} holds no checkpoint of mera (config.json); give a folder that `mera train` wrote."
         )
-    # What an older checkpoint does not have
+    # Older checkpoints lack this
     config = {"conformal": None, "use_profile": True, "use_visit_text": False, "history_text": "code"} | config
     adapter = (checkpoint / "adapter_config.json").is_file()
     logs = checkpoint.parent if adapter else checkpoint  # `mera train` leaves an adapter in a folder of the checkpoint
     training, memorization = _read(logs / "training.json"), _read(logs / "memorization.json")
+    shares = memorization or (training or {}).get("memorization")
     memorized_only = training is None and memorization is not None
     if metrics is not None and memorized_only:
         raise InputError(f"{str(checkpoint)!r} was memorized and not trained to rank: `metrics` cannot be its own.")
@@ -98,17 +108,18 @@ def model_card(
         adapter=adapter,
         training=training and {**dict.fromkeys(TRAINING_FIELDS), **training},
         memorizing=_read(logs / "memorize_run.json"),
-        memorized=_memorized_table(memorization or (training or {}).get("memorization")),
+        memorized=_memorized_table(shares) if shares else None,
         metrics=metrics,
         results=_results(metrics) if metrics else None,
     )
 
 
 def recipe_card(recipes: str | Path, repo_id: str) -> str:
-    """The `README.md` of a model that users train themselves: from its recipes, and without any result.
+    """The `README.md` of a model that users train themselves: from its recipes, without any results.
 
     Args:
-        recipes (`str` or `Path`): a folder with `memorize-*.yaml` and `train-*.yaml` of one base model.
+        recipes (`str` or `Path`): a folder with `memorize-*.yaml` and `train-*.yaml` of one base model, and `needs.json`: the
+            memory that each way of training needs, such as `{"lora": "about 25 GB on the GPU: one of 40 GB"}`.
         repo_id (`str`): what to call the model.
 
     Raises:
@@ -124,13 +135,11 @@ def recipe_card(recipes: str | Path, repo_id: str) -> str:
         if not memorize.is_file():
             raise InputError(f"{str(train)!r} has no {memorize.name} beside it; a card of recipes needs both stages.")
         keys = {file: yaml.safe_load(file.read_text(encoding="utf-8")) for file in (memorize, train)}
-        head = " ".join(line.lstrip("# ") for line in train.read_text(encoding="utf-8").split("\n\n")[0].splitlines())
         stages.append(
             {
                 "how": train.stem.removeprefix("train-"),
                 "memorize": keys[memorize],
                 "train": keys[train],
-                "needs": re.search(r"Estimated, not measured: (.*?)\. Tested", head).group(1),
             }
         )
     bases = {keys["model_name_or_path"] for stage in stages for keys in (stage["memorize"], stage["train"])}
@@ -174,6 +183,7 @@ def recipe_card(recipes: str | Path, repo_id: str) -> str:
         folder=f"recipes/{recipes.resolve().name}",
         base=base,
         stages=stages,
+        needs=read_json(recipes / "needs.json", 'Say in it what each needs: {"lora": "about 25 GB on the GPU"}.'),
         table=Table("", headings, rows),
     )
 
@@ -182,7 +192,12 @@ def _render(template: str, metadata: str, **context) -> str:
     text = (
         _environment()
         .get_template(template)
-        .render(citation=CITATION, limits=LIMITS, benchmark={"repo": REPO, "name": definition()["name"]}, **context)
+        .render(
+            citation=CITATION,
+            limits=overview.LIMITS,
+            benchmark={"repo": REPO, "name": definition()["name"]},
+            **context,
+        )
     )
     return f"---\n{metadata}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -220,9 +235,9 @@ def _render_notes(notes: str | Path | None) -> str | None:
     try:
         template = _environment().from_string(text)
         return template.render(
-            table=lambda name: table_markdown(read_metrics(path.parent / name)),
-            memorized=lambda name: markdown_table(_memorized_table(_read(path.parent / name))),
-            says=lambda name, sentences=1: _first_sentences(_read(path.parent / name)["says"], sentences),
+            table=lambda name: markdown_table(ranker_table(read_metrics(path.parent / name))),
+            memorized=lambda name: markdown_table(_memorized_table(read_json(path.parent / name))),
+            says=lambda name, sentences=1: _first_sentences(read_json(path.parent / name)["says"], sentences),
         )
     except jinja2.TemplateError as error:
         raise InputError(f"`--notes` {str(path)!r} cannot be filled in: {error}") from error
@@ -233,7 +248,7 @@ def _first_sentences(text: str, number: int) -> str:
 
 
 def _check_same_model(training: Mapping, run: Mapping) -> None:
-    """Figures of another training than that of the checkpoint must not get into its card."""
+    """Figures from a training other than the checkpoint's must not get into its card."""
     if training.get("recipe") and run["recipe"] and training["recipe"] != run["recipe"]:
         raise InputError(
             f"`metrics` are of the recipe {run['recipe']}, and the checkpoint is of {training['recipe']}."
@@ -257,19 +272,19 @@ def _read(path: Path) -> dict | None:
 
 def _vocabularies(config: Mapping) -> list[str]:
     found = {code.partition(":")[0] for code in config.get("id2label", {}).values()}
-    return [title for name, title in VERSIONS.items() if name in found]
+    return [version.label for name, version in VERSIONS.items() if name in found]
 
 
 def _example_visits(config: Mapping) -> list[list[str]]:
     """Two visits of common codes that the model knows."""
     known = list(config.get("id2label", {}).values())
-    chosen = [next((code for code in spellings if code in known), None) for spellings in EXAMPLES]
-    chosen = [code for code in chosen if code] or known[:2]
+    found = (next((code for code in spellings if code in known), None) for spellings in EXAMPLES)
+    chosen = [code for code in found if code] or known[:2]
     return [chosen[:-1], chosen[-1:]] if len(chosen) > 1 else [chosen]
 
 
 def _as_people_write(visits: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Codes without their vocabulary, where it is the same for all; `mera predict` and the pipeline read them so."""
+    """Codes without their version, if all have the same one; `mera predict` and the pipeline read them so."""
     if len({code.partition(":")[0] for visit in visits for code in visit}) > 1:
         return [list(visit) for visit in visits]
     return [[code.partition(":")[2] for code in visit] for visit in visits]
@@ -280,7 +295,7 @@ def _metadata(config: Mapping, metrics: Mapping | None, name: str, memorized_onl
     tags = ["mera", "diagnosis-prediction", "ehr", "medical", *(v.lower() for v in _vocabularies(config))]
     fields = {
         **licence_of(config),
-        # A folder's name is no name of the Hub
+        # A folder's name is not a name on the Hub
         **({"base_model": base} if base and "/" in base else {}),
         "tags": [*tags, "memorized"] if memorized_only else tags,
     }
@@ -302,9 +317,7 @@ def _yaml(fields: dict) -> str:
     return ModelCardData(language="en", library_name="mera_hf", **fields).to_yaml(line_break="\n").strip()
 
 
-def _memorized_table(figures: Mapping | None) -> Table | None:
-    if not figures:
-        return None
+def _memorized_table(figures: Mapping) -> Table:
     rows = [
         Row(title, [_percent(figures.get(f"{key}_{wording}")) for wording in ("seen", "unseen")])
         for key, title in QUESTIONS.items()
@@ -314,7 +327,7 @@ def _memorized_table(figures: Mapping | None) -> Table | None:
 
 
 def _licence_text(fields: Mapping) -> str:
-    """A licence in words, with the link that it has."""
+    """A licence in words, with its link."""
     text = fields.get("license_name", fields["license"])
     if text == "unknown":
         return "unknown: do not pass the weights on"
@@ -344,9 +357,15 @@ def _results(metrics: Mapping) -> dict:
     others = {
         name: mean_of(figures[metric]) for name, figures in rankers.items() if name != "mera" and metric in figures
     }
-    strongest = max(others, key=others.get) if others else None
+    strongest = max(others, key=lambda name: others[name]) if others else None
     seeds = metrics["run"]["seed"]
-    stratifications = strata.strata_section(metrics) or []
+    told = metrics.get("calibration", {})
+    main, more = overview.interval_tables(metrics)
+    groups = {
+        name: (*strata.heading_and_meaning(name), strata.tables(found, list(rankers))[0])
+        for name, found in metrics.get("strata", {}).items()
+        if strata.has_figures(found)
+    }
     return {
         "metric": metric,
         "value": rankers["mera"][metric],
@@ -357,25 +376,26 @@ def _results(metrics: Mapping) -> dict:
         else None,
         "seeds": seeds if isinstance(seeds, list) else [seeds],
         "benchmark": NAME if on_benchmark(metrics) else None,
-        "table": table_markdown(metrics),
-        "rankers": sections.rankers_section(metrics),
-        "intervals": sections.intervals_section(metrics),
-        "open_strata": [entry for entry in stratifications if entry["name"] in OPEN_STRATA],
-        "folded_strata": [entry for entry in stratifications if entry["name"] not in OPEN_STRATA],
-        "fairness": strata.fairness_section(metrics),
-        "coarse": sections.coarse_section(metrics),
-        "distance": sections.distance_section(metrics),
-        "heart_failure": sections.heart_failure_section(metrics),
-        "controls": sections.controls_section(metrics),
-        "run": sections.run_section(metrics),
-        "privacy": _flat(metrics["privacy"]) if "privacy" in metrics else None,
+        "table": markdown_table(ranker_table(metrics)),
+        "rivals": overview.rivals_sentence(metrics),
+        "meanings": overview.meanings(metrics),
+        "more": overview.more_measures(metrics),
+        "intervals": [table for table in (main, more) if table],
+        "open_strata": [groups[name] for name in groups if name in OPEN_STRATA],
+        "folded_strata": [groups[name] for name in groups if name not in OPEN_STRATA],
+        "halves": fairness.has_halves(metrics),
+        "fairness": fairness.table(metrics),
+        "coarse": coarse.table(metrics),
+        "distance": distance.table(metrics),
+        "heart_failure": heart_failure.table(metrics),
+        "controls": controls.table(metrics) if metrics["controls"] else None,
+        "control_sentences": [tied(sentence) for sentence in controls.sentences(metrics)],
+        "run": overview.run_facts(metrics),
+        "calibration": calibration.table(metrics),
+        "calibrated": [calibration.of_codes(metrics), calibration.of_sets(metrics)] if told else [],
+        "coverage": coverage.table(metrics),
+        "severity": severity.table(metrics),
+        "missing": told.get("severity", {}).get("missing"),
+        "drg": severity.has_drg(metrics),
         "split": dataset["split"],
-        **{"calibration": None, "coverage": None, "severity": None, **calibration_sections(metrics)},
     }
-
-
-def _flat(section: object, path: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """The figures of a section as they stand, each with the words that lead to it."""
-    if isinstance(section, Mapping):
-        return [row for key, value in section.items() for row in _flat(value, (*path, plain_name(key)))]
-    return [(", ".join(path), " to ".join(map(str, section)) if isinstance(section, list) else str(section))]

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mera_hf
-from mera_hf.data.prepare import load_prepared, read_report
+from mera_hf.data.prepared import load_prepared, read_report
 from mera_hf.errors import InputError
 from mera_hf.evaluation.results import read_metrics
+from mera_hf.files import read_json
 from mera_hf.hub.connection import check_repo_id, hub_client, plain_words
 from mera_hf.hub.guard import (
     ADAPTER_FILES,
@@ -22,12 +23,14 @@ from mera_hf.hub.guard import (
     EVALUATION_FILES,
     LOGS,
     VISIBILITIES,
+    check_no_paths,
     check_rows,
     check_weights,
     is_listed,
+    is_local_path,
     reason_to_stay,
+    without_paths,
 )
-from mera_hf.hub.local_paths import check_no_paths, is_local_path, without_paths
 
 
 # How `trust_remote_code=True` finds the classes in the files beside the weights
@@ -39,7 +42,7 @@ CUSTOM_PIPELINES = {
         "type": "text",
     }
 }
-# A vocabulary may hold anything; it is no place where a path of this machine is noted
+# A vocabulary may hold anything, but no path of this machine is recorded in it
 VOCABULARIES = ("tokenizer.json", "vocab.json")
 
 
@@ -88,11 +91,11 @@ def plan_model(
         visibility (`str`, defaults to `"private"`): see [`~mera_hf.hub.guard.check_weights`].
         agreement (`str`, *optional*): the agreement that lets the user share weights of credentialed data.
         adapter (`bool`, defaults to `False`): the folder's adapter, without its base, in place of the merged model.
-        base (`str`, *optional*): where the base of an adapter is on the Hub; where it was found in training without it.
-        evaluation (`str` or `Path`, *optional*): what `mera evaluate` wrote; the checkpoint's own `evaluation` without it.
+        base (`str`, *optional*): where an adapter's base is on the Hub; defaults to where training found it.
+        evaluation (`str` or `Path`, *optional*): what `mera evaluate` wrote; default: the checkpoint's `evaluation`.
 
     Raises:
-        [`InputError`]: if the guard refuses, the folder is no whole checkpoint, or a file names a path of this machine.
+        [`InputError`]: if the guard refuses, the checkpoint is incomplete, or a file names a path of this machine.
     """
     from mera_hf.hub.eval_results import eval_results_files
     from mera_hf.hub.model_card import model_card
@@ -119,7 +122,7 @@ def plan_model(
     code = {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
     written = {"config.json": {**config, "provenance": provenance, **code}}
     if is_adapter:
-        settings = _read_json(source / "adapter_config.json")
+        settings = read_json(source / "adapter_config.json")
         base = _base_on_the_hub(base or settings.get("base_model_name_or_path"))
         written["adapter_config.json"] = {**settings, "base_model_name_or_path": base}
 
@@ -141,7 +144,7 @@ def plan_model(
 
 
 def plan_dataset(folder: str | Path, repo_id: str, visibility: str = "private") -> Plan:
-    """Plan a dataset repository: what `mera prepare` wrote, of a source that everyone may have.
+    """Plan a dataset repository: what `mera prepare` wrote, from a source that everyone may have.
 
     Args:
         folder (`str` or `Path`): a prepared folder.
@@ -149,7 +152,7 @@ def plan_dataset(folder: str | Path, repo_id: str, visibility: str = "private") 
         visibility (`str`, defaults to `"private"`): `"private"`, `"gated"` or `"public"`.
 
     Raises:
-        [`InputError`]: for credentialed rows whatever the visibility, or a folder that is not whole.
+        [`InputError`]: for credentialed rows whatever the visibility, or an incomplete folder.
     """
     from mera_hf.hub.dataset_card import dataset_card
 
@@ -163,7 +166,7 @@ def plan_dataset(folder: str | Path, repo_id: str, visibility: str = "private") 
 
 
 def plan_space(files: Mapping[str, bytes | str], repo_id: str, visibility: str = "private") -> Plan:
-    """Plan a Space of the same name as the model; Spaces know no gate, so one for a gated model is private.
+    """Plan a Space of the same name as the model; Spaces cannot be gated, so one for a gated model is private.
 
     Args:
         files (`Mapping[str, bytes | str]`): its files, by their path.
@@ -181,13 +184,13 @@ def plan_space(files: Mapping[str, bytes | str], repo_id: str, visibility: str =
 def upload(plan: Plan, message: str, revision: str | None = None) -> tuple[str, str]:
     """Create the repository if it is not there, and put the files of a plan into it in one commit.
 
-    A second call sends nothing twice, so that an upload which broke can be repeated. A repository that is there keeps its
-    visibility, and is refused if it is more open than the plan.
+    A second call sends nothing twice, so a broken upload can be repeated. An existing repository keeps its visibility,
+    and is refused if it is more open than the plan.
 
     Args:
         plan (`Plan`): what to publish.
         message (`str`): of the commit.
-        revision (`str`, *optional*): a branch, made from `main` if it is not there; `main` without it.
+        revision (`str`, *optional*): a branch, created from `main` if missing; defaults to `main`.
 
     Returns:
         the address of the repository, and its visibility.
@@ -199,7 +202,7 @@ def upload(plan: Plan, message: str, revision: str | None = None) -> tuple[str, 
 
     api = hub_client()
     with plain_words(plan.repo_id):
-        api.whoami()  # nobody logged in is said before anything is read or made
+        api.whoami()  # fail before anything is read or created if nobody is logged in
         if plan.base is not None and not api.repo_exists(plan.base):
             raise InputError(
                 f"the base of this adapter, {plan.base!r}, is not on the Hub, or not for you: publish it first, and name "
@@ -215,7 +218,7 @@ def upload(plan: Plan, message: str, revision: str | None = None) -> tuple[str, 
 
 
 def _make_room(api, plan: Plan) -> str:
-    """See that the repository is there, and no more open than planned; its visibility."""
+    """Make sure the repository exists and is no more open than planned; return its visibility."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -226,10 +229,10 @@ def _make_room(api, plan: Plan) -> str:
             raise InputError(f"`--repo` {plan.repo_id!r} is a {other} on the Hub; choose another name.") from None
         sdk = {"space_sdk": "gradio"} if plan.kind == "space" else {}
         api.create_repo(plan.repo_id, repo_type=plan.kind, private=plan.visibility == "private", **sdk)
-        if plan.visibility == "gated":  # while it is empty
+        if plan.visibility == "gated":  # while it is still empty
             api.update_repo_settings(plan.repo_id, gated="manual", repo_type=plan.kind)
         return plan.visibility
-    # A gate that opens by itself keeps nobody out
+    # A gate with automatic approval keeps nobody out
     gated = getattr(there, "gated", False) == "manual"
     visibility = "private" if there.private else "gated" if gated else "public"
     if VISIBILITIES.index(visibility) > VISIBILITIES.index(plan.visibility):
@@ -241,10 +244,10 @@ def _make_room(api, plan: Plan) -> str:
 
 
 def _read_config(folder: Path, is_adapter: bool) -> dict:
-    """The config of a whole checkpoint or adapter of MERA."""
+    """The config of a complete checkpoint or adapter of MERA."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{str(folder)!r} is neither a checkpoint (it has no config.json) nor a prepared dataset.")
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config.get("model_type") != "mera":
         raise InputError(
             f"{str(folder)!r} is a {config.get('model_type')} model and not one of mera, whose data nobody noted; it is not "
@@ -254,7 +257,7 @@ def _read_config(folder: Path, is_adapter: bool) -> dict:
     index = folder / f"{weights}.safetensors.index.json"
     needed = {f"{weights}.safetensors"}
     if index.is_file():
-        needed = set(_read_json(index)["weight_map"].values())
+        needed = set(read_json(index)["weight_map"].values())
     for name in sorted(needed | {"tokenizer_config.json"}):
         if not (folder / name).is_file():
             raise InputError(f"{str(folder)!r} is not whole: it has no {name}.")
@@ -270,18 +273,19 @@ def _base_on_the_hub(base: str | None) -> str:
     return base
 
 
-def _adapter_card(card: str, base: str) -> str:
+def _adapter_card(text: str, base: str | None) -> str:
     from huggingface_hub import ModelCard
 
-    card = ModelCard(card, ignore_metadata_errors=True)
-    card.data.base_model = base
-    card.data.base_model_relation = "adapter"
+    card = ModelCard(text, ignore_metadata_errors=True)
+    card.data["base_model"] = base
+    card.data["base_model_relation"] = "adapter"
     return str(card)
 
 
-def _sort_out(folder: Path, allowed: tuple[str, ...]) -> tuple[dict[str, Path], dict[str, str]]:
-    """The files of a folder that are on the list, and the others, each subfolder as one, with the reason to stay."""
-    files, left_out = {}, {}
+def _sort_out(folder: Path, allowed: tuple[str, ...]) -> tuple[dict[str, Path | bytes], dict[str, str]]:
+    """The listed files of a folder, and the others with the reason to stay, each subfolder as one entry."""
+    files: dict[str, Path | bytes] = {}
+    left_out: dict[str, str] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if is_listed(name, allowed):
@@ -293,7 +297,7 @@ def _sort_out(folder: Path, allowed: tuple[str, ...]) -> tuple[dict[str, Path], 
 
 
 def _without_paths(files: dict, left_out: dict, notes: list[str]) -> tuple[dict, dict, list[str]]:
-    """Take paths of this machine out of JSON fields, and refuse any other file of text that names one."""
+    """Take paths of this machine out of JSON fields, and refuse any other text file that names one."""
     for name, file in files.items():
         if not name.endswith((".json", ".md", ".yaml", ".jinja")) or name in VOCABULARIES:
             continue
@@ -306,13 +310,6 @@ def _without_paths(files: dict, left_out: dict, notes: list[str]) -> tuple[dict,
                 text = files[name].decode()
         check_no_paths(text, name)
     return files, left_out, notes
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error}.") from error
 
 
 def _as_json(content) -> bytes:

@@ -4,22 +4,24 @@ A code is one string everywhere, version and dotted code: `ICD9CM:250.23`, `ICD1
 written the same way: `ICD9CM:240-279`, `ICD10CM:CH4`. Importing this package reads no table; the first look-up does.
 """
 
-from ..spelling_mera import VERSIONS
-from .gem import gem_best, gem_map
-from .groupings import ccs, ccsr
-from .order import level_groups, sort_codes
-from .tree import LEVELS, IcdTree, code_tree, describe
-from .unknown import CodeReport, UnknownCodeError
+from mera_hf.icd.gem import gem_best, gem_map
+from mera_hf.icd.groupings import ccs, ccsr, ccsr_groups
+from mera_hf.icd.order import level_groups, sort_codes
+from mera_hf.icd.tree import LEVELS, IcdTree, UnknownCodeError, code_tree, describe
+from mera_hf.spelling_mera import ICD9CM, ICD10CM, NUMBERS, VERSIONS
 
 
 __all__ = [
+    "ICD9CM",
+    "ICD10CM",
     "LEVELS",
+    "NUMBERS",
     "VERSIONS",
-    "CodeReport",
     "IcdTree",
     "UnknownCodeError",
     "ccs",
     "ccsr",
+    "ccsr_groups",
     "code_tree",
     "describe",
     "gem_best",

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from functools import cache
 
-from ..errors import InputError
-from ..spelling_mera import VERSIONS
-from .listed import nearest_listed
-from .reading import read_columns
-from .tree import LEVELS, IcdTree, code_tree
+from mera_hf.errors import InputError
+from mera_hf.icd.listed import nearest_listed
+from mera_hf.icd.reading import read_columns
+from mera_hf.icd.tree import LEVELS, IcdTree, code_tree
+from mera_hf.spelling_mera import VERSIONS
 
 
 @cache
@@ -20,7 +20,7 @@ def _targets(source: str, target: str) -> dict[str, list[str]]:
 
 
 def _covering(tree: IcdTree, nodes: Sequence[str]) -> str | None:
-    """The narrowest node that is or holds each of `nodes`, None where that is broader than a category."""
+    """The narrowest node that is or contains all of `nodes`, None if that is broader than a category."""
     covering = None
     for level_nodes in zip(*((*tree.ancestors(node), node) for node in nodes), strict=False):
         if len(set(level_nodes)) > 1:
@@ -37,12 +37,12 @@ def gem_map(code: str, to: str) -> list[str]:
     The order is this project's choice: exact before approximate; a target that stands alone before one that is part
     of a combination of codes; lower scenario, then lower choice list; a target that the opposite map sends back to
     `code` before one that it does not; the title that shares the larger part of its words with that of `code`; a
-    title with the word unspecified; last the order of the tree. The list of a combination is flat.
+    title with the word "unspecified"; last the order of the tree. The list of a combination is flat.
 
     The maps list the billable codes of ICD-9-CM v32 and of one ICD-10-CM release before FY2017. For a code that they
     do not list (split or added later, retired before, or broader), the codes that stand for it
-    ([`listed.nearest_listed`]) are mapped to their best targets, those without a map aside, and the answer is the one
-    narrowest node that is or holds all of these, if it is a category or below: `ICD10CM:E78.00` gives 272.0,
+    ([`listed.nearest_listed`]) are mapped to their best targets, ignoring those without a map; the answer is the
+    narrowest node that is or contains all of these, if it is a category or below: `ICD10CM:E78.00` gives 272.0,
     `ICD9CM:585` gives N18, `ICD9CM:250` gives nothing. This is this project's choice; the node need not be billable.
     The maps are not the last edition of CMS (FY2018): see the README of the tables.
 
@@ -58,8 +58,8 @@ def gem_map(code: str, to: str) -> list[str]:
     """
     tree = code_tree(code)
     if to not in VERSIONS or to == tree.version:
-        (other,) = set(VERSIONS) - {tree.version}
-        raise InputError(f"`to` is {to!r}; {code} can be mapped to {other}")
+        others = " or ".join(name for name in VERSIONS if name != tree.version)
+        raise InputError(f"`to` is {to!r}; {code} can be mapped to {others}")
     table = _targets(tree.version, to)
     if code in table:
         return list(table[code])

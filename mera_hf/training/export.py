@@ -1,4 +1,4 @@
-"""A trained model as a plain causal language model, for engines that know nothing of MERA."""
+"""A trained model as a plain causal language model, for engines that know nothing about MERA."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.prepare import whole_folder
-from ..errors import InputError
-from ..timeline_mera import TimelineEncoder
-from . import plain_prompt
+from mera_hf.errors import InputError
+from mera_hf.files import whole_folder
+from mera_hf.timeline_mera import TimelineEncoder
+from mera_hf.training import plain_prompt
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..modeling_mera import MeraForDiagnosis
+    from mera_hf.modeling_mera import MeraForDiagnosis
 
 EXPORT_FILE = "export.json"
 
@@ -72,7 +72,7 @@ Greedy generation writes codes of the visit until `<eov>`, which is a list and n
 
 
 def lost_in_export(model: MeraForDiagnosis) -> list[str]:
-    """What the model ranks with and a plain language model has no place for, in words; empty if both rank alike."""
+    """What the model ranks with but a plain language model cannot hold, in words; empty if both rank alike."""
     head, lost = model.ranking_head, []
     if any(bool(gate.any()) for name, gate in head.named_parameters() if "gate" in name):
         lost.append("the history term")
@@ -84,7 +84,7 @@ def lost_in_export(model: MeraForDiagnosis) -> list[str]:
 
 
 def check_exportable(model: MeraForDiagnosis) -> None:
-    """Refuse a model whose weights are no plain causal language model.
+    """Refuse a model whose weights are not those of a plain causal language model.
 
     Raises:
         [`InputError`]: for an encoder-decoder, quantised weights, or an adapter that is not merged.
@@ -98,7 +98,7 @@ def check_exportable(model: MeraForDiagnosis) -> None:
 
 
 def check_output(output_dir: str | Path, overwrite: bool) -> None:
-    """Refuse a folder that holds anything but an export, and with `overwrite=False` an export as well.
+    """Refuse a folder that holds anything but an export, and with `overwrite=False` also an export.
 
     Raises:
         [`InputError`]: naming the folder.
@@ -124,16 +124,16 @@ def export_plain(
 ) -> None:
     """Write the language model inside as a checkpoint of `AutoModelForCausalLM`.
 
-    The folder appears whole or not at all: weights, tokenizer with the code tokens, generation config that ends at EOV,
-    `prompt.json` and `prompt.py` (how a patient is written, without `mera_hf`), a card with the recipe of the prompt, and
-    `export.json` (what was left behind, and whose patients are in the weights).
+    The folder appears complete or not at all: weights, tokenizer with the code tokens, generation config ending at
+    EOV, `prompt.json` and `prompt.py` (how a patient is written, without `mera_hf`), a card with the recipe of the
+    prompt, and `export.json` (what was left behind, and whose patients are in the weights).
 
     Args:
         model (`MeraForDiagnosis`): with merged weights. What [`lost_in_export`] names is left behind.
         tokenizer (`PreTrainedTokenizerBase`): of the model.
         output_dir (`str` or `Path`): folder to write.
-        measured (`dict`, *optional*): goes into `export.json` and the card: what leaving it behind costs, see
-            `mera_hf.evaluation.plain_ranking.measure_export`.
+        measured (`dict`, *optional*): the cost of what is left behind, for `export.json` and the card, see
+            `mera_hf.evaluation.rankings.plain.measure_export`.
         overwrite (`bool`, defaults to `False`): replace an earlier export.
 
     Raises:

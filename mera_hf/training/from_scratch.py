@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from mera_hf.errors import InputError
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from ..modeling_mera import MeraForDiagnosis
+    from mera_hf.modeling_mera import MeraForDiagnosis
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -46,8 +46,8 @@ def from_scratch(
     """
     from transformers import AutoConfig, set_seed
 
-    from ..configuration_mera import MeraConfig
-    from ..modeling_mera import MeraForDiagnosis
+    from mera_hf.configuration_mera import MeraConfig
+    from mera_hf.modeling_mera import MeraForDiagnosis
 
     fields = dict(architecture)
     model_type = fields.pop("model_type", None)

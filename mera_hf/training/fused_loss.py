@@ -1,9 +1,9 @@
-"""Linear layer and ranking loss in one, without a table of positions x codes (this project's choice).
+"""Linear layer and ranking loss fused, without a table of positions x codes (this project's choice).
 
 The table of logits is the largest thing in training: 4,096 decisions x 15,000 codes are 240 MB, and autograd on nested groups
-keeps several of them. Here decisions go in chunks. A chunk's logits are made transposed, codes x decisions, in one buffer;
-their log-sum-exps over the segments of the tree are taken in place, which leaves the exponentials behind; the losses are
-computed by plain autograd on those few numbers ([`Pools`]); and the gradients of the logits are exponentials times what
+keeps several. So decisions are split into chunks. A chunk's logits are made transposed, codes x decisions, in one
+buffer; log-sum-exps over the segments of the tree are taken in place, which leaves the exponentials; plain autograd
+computes the losses from those few numbers ([`Pools`]); the gradients of the logits are the exponentials times what
 autograd gives for their segment, again in place. Two more matrix products carry them to hidden states and code rows.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..modeling_mera import Readout
-from .hierarchy import Hierarchy
-from .losses import DecisionTargets, Pools, temperatures
+from mera_hf.modeling_mera import Readout
+from mera_hf.training.hierarchy import Hierarchy
+from mera_hf.training.losses import DecisionTargets, Pools, temperatures
 
 
 _LOG2E = math.log2(math.e)
@@ -28,13 +28,13 @@ class FusedLoss:
     Sums of losses over decisions, with gradients of their total.
 
     Computed in float32 whatever the precision of the model (in float64 for float64). The gradients are made in the forward
-    pass, chunk by chunk, in buffers that stay from one step to the next; the backward pass scales them.
+    pass, chunk by chunk, in buffers reused from step to step; the backward pass scales them.
 
     Args:
         hierarchy ([`Hierarchy`]): segments of the tree.
         losses (`Callable[[Pools, DecisionTargets], Tensor]`):
             gets the pools and targets of a chunk of `p` decisions and returns losses `(L, p)`, to be minimised together.
-        tau (`float`): temperature of the contrast, see [`Pools`].
+        tau (`float`): temperature of the contrast, which the losses read from [`Pools`]; may change between steps.
     """
 
     def __init__(self, hierarchy: Hierarchy, losses: Callable[[Pools, DecisionTargets], Tensor], tau: float):
@@ -44,12 +44,12 @@ class FusedLoss:
     def __call__(self, readout: Readout, targets: DecisionTargets) -> Tensor:
         """
         Args:
-            readout ([`~mera_hf.modeling_mera.Readout`]): what the logits at `P` decisions are made of.
+            readout ([`~mera_hf.modeling_mera.Readout`]): what the logits at `P` decisions are computed from.
             targets ([`DecisionTargets`]): what is true there, and how much each decision weighs.
 
         Returns:
             `Tensor` of shape `(L,)`: each loss, weighted and summed over the decisions. Only the gradient of their plain sum
-            is known: they must be scaled alike. The backward pass can run once.
+            is known: all must be scaled alike. The backward pass can run once.
         """
         hidden, rows, device_type = readout.hidden, readout.rows, readout.hidden.device.type
         if torch.is_autocast_enabled(device_type):
@@ -102,12 +102,12 @@ class _Fused(torch.autograd.Function):
 
 class _Chunk:
     """The transposed logits of `p` decisions at a time, in one buffer of shape (C + 2, p): codes, EOV, and a spare row that
-    padding points to. They are in units of log 2, since 2**x is the exponential that machines have."""
+    padding points to. They are in units of log 2, since 2**x is the exponential that hardware has."""
 
     def __init__(self, hidden, rows, bias, terms, readout, loss):
         self.dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         self.on_gpu = hidden.device.type != "cpu"
-        # A product of half precision with a float32 result is fast on GPUs, and not there on CPUs
+        # A half-precision product with a float32 result is fast on GPUs, and does not exist on CPUs
         self.rows = rows if self.on_gpu else rows.to(self.dtype)  # (C + 1, d)
         self.hidden = hidden.to(self.rows.dtype)  # (P, d)
         self.bias = None if bias is None else bias.to(self.dtype)[:, None] * _LOG2E  # (C + 1, 1)
@@ -117,16 +117,16 @@ class _Chunk:
         self.taus = temperatures(loss.tau)
         # Anything smaller is a denormal number, which costs fifty times more
         self.least = -120.0 if self.dtype == torch.float32 else -1000.0
-        # Decisions enough for matrix products at full speed; on CPUs, codes few enough for a tile to stay in the cache
+        # Enough decisions for matrix products at full speed; on CPUs, few enough codes for a tile to stay in the cache
         room, most = (256 << 20, 8192) if self.on_gpu else (32 << 20, 1024)
-        fit = room // (self.dtype.itemsize * (self.codes + 2)) // 64 * 64  # products like round numbers
+        fit = room // (self.dtype.itemsize * (self.codes + 2)) // 64 * 64  # round sizes make products faster
         self.size = min(max(fit, 256), most, len(hidden))
         tile = (4 << 20) // (self.dtype.itemsize * self.size)
-        # A power of two: the last chunks of steps differ in size, and each kind of tiles is kept
+        # A power of two: the last chunks of steps differ in size, and the tiles of each size are kept
         self.tiles = loss.hierarchy.tiles(self.codes if self.on_gpu else 1 << (tile.bit_length() - 1))
 
     def _buffer(self, name: str, height: int) -> Tensor:
-        """Memory of shape (height, p) that every chunk of every step uses again."""
+        """Memory of shape (height, p) that every chunk of every step reuses."""
         buffer = self.buffers.get(name)
         need = height * self.width
         if buffer is None or buffer.numel() < need or buffer.dtype != self.dtype or buffer.device != self.rows.device:
@@ -162,8 +162,9 @@ class _Chunk:
 
         count = len(self.hierarchy.lengths)
         top = self._buffer("top", count)
-        self.sums = [self._buffer(f"sums at {tau}", count) for tau in self.taus]
-        self.powers = [self._buffer(f"powers at {tau}", self.codes) for tau in self.taus[:-1]] + [z[: self.codes]]
+        # Not named after the temperature, which may change from step to step
+        self.sums = [self._buffer(f"sums {place}", count) for place in range(len(self.taus))]
+        self.powers = [self._buffer("powers", self.codes) for _ in self.taus[:-1]] + [z[: self.codes]]
         for tile in self.tiles:
             table = z[tile.codes]
             highest = self._maximum(table, tile)  # (s, p)
@@ -173,7 +174,7 @@ class _Chunk:
                 # The last temperature is 1 and takes the place of the table
                 powers = table if tau == 1.0 else torch.div(table, tau, out=powers[tile.codes])
                 sums[tile.segments] = self._total(powers.clamp_(min=self.least).exp2_(), tile)
-        # Segments without a false code keep the maximum of nothing, -inf
+        # Segments without a false code keep -inf, the maximum of nothing
         segments = [(sums.log2() + top / tau).div_(_LOG2E) for sums, tau in zip(self.sums, self.taus, strict=True)]
         return true, eov, segments, rivals
 
@@ -206,11 +207,11 @@ class _Chunk:
             _product(z[:-1], self.hidden[decisions], rows_grad, self.scale, plus=None if first else rows_grad)
 
     def _of_code(self, per_segment: Tensor, tile) -> Tensor:
-        """The row of its segment for every code of a tile: (s, p) -> (c, p)."""
+        """For every code of a tile, the row of its segment: (s, p) -> (c, p)."""
         out = self._buffer("of_code", len(tile.segment_of))
         return torch.index_select(per_segment, 0, tile.segment_of, out=out)
 
-    # Sums and maxima over rows that lie together. On CPUs a scatter along the first axis runs at the speed of memory; on
+    # Sums and maxima over adjacent rows. On CPUs a scatter along the first axis runs at the speed of memory; on
     # GPUs it would need atomics, whose order is random, and a reduction over ranges does not
 
     def _maximum(self, table: Tensor, tile) -> Tensor:

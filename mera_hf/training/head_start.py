@@ -2,7 +2,7 @@
 
 This project's choice. A softmax regression s_c = t * log prevalence_c + a . f_c with an EOV level e, fitted to the decisions
 before the first code of each training visit, knows how often codes repeat before the language model has learned anything.
-The prevalence that a patient is fitted with leaves that patient out: with few patients a code is common because this very
+The prevalence used for a patient leaves that patient out: with few patients a code may be common only because this
 patient has it, and the fit would trust prevalence far too much.
 """
 
@@ -11,13 +11,13 @@ from collections import Counter
 
 import torch
 
-from ..data.timelines import TimelineDataset
-from ..timeline_mera import Patient, collate_timelines
-from .hierarchy import Hierarchy
-from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss
+from mera_hf.data.timelines import TimelineDataset
+from mera_hf.timeline_mera import Patient, collate_timelines
+from mera_hf.training.hierarchy import Hierarchy
+from mera_hf.training.losses import DecisionTargets, Pools, confidence_loss, contrastive_loss
 
 
-_LARGEST_TABLE = 3_000_000  # decisions x codes that the fit sees: plenty for its handful of weights
+_LARGEST_TABLE = 3_000_000  # decisions x codes in the fit: plenty for its handful of weights
 
 
 def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
@@ -29,8 +29,8 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
         config (`MeraConfig`): of the model.
     """
     patients_with: Counter[int] = Counter()
-    for patient in dataset.patients:
-        patients_with.update(_codes(patient))
+    for row in range(len(dataset)):
+        patients_with.update(_codes(dataset.patients[row]))
     counts = torch.tensor([patients_with[code] for code in range(config.num_codes)], dtype=torch.float64)  # (C,)
     head.log_prevalence.copy_(_log_share(counts, len(dataset)))
     if not (hasattr(head, "code_bias") or hasattr(head, "patient_gate")):
@@ -45,7 +45,7 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
     targets = DecisionTargets.from_batch(batch, config.num_codes)
     weights_of = targets.weights / targets.weights.sum()
     space = Hierarchy({}, config.num_codes)
-    codes = batch["history_codes"]  # (P, H): one target visit a decision here
+    codes = batch["history_codes"]  # (P, H): here each decision has one target visit
     prevalence_of = log_prevalence.gather(1, codes.clamp(min=0))[:, :, None]  # (P, H, 1)
     values = torch.cat([batch["history_values"].double(), prevalence_of], dim=-1) * (codes >= 0)[:, :, None]
 
@@ -62,7 +62,7 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
         logits = torch.cat([temperature * by_code, eov.expand(1, len(chosen))])  # (C + 1, P)
         logits = logits.scatter_add(0, codes.clamp(min=0).T, (values @ weights).T)
         pools = Pools.from_logits(logits.T, targets, space, tau=1.0)
-        losses = contrastive_loss(pools, targets, space, {}, tau=1.0) + confidence_loss(pools, targets, "atlop")
+        losses = contrastive_loss(pools, targets, space, {}) + confidence_loss(pools, targets, "atlop")
         loss = (losses * weights_of).sum() + 1e-4 * sum((parameter**2).sum() for parameter in fitted)
         loss.backward()
         return loss
@@ -85,8 +85,9 @@ def _log_share(counts: torch.Tensor, patients: int) -> torch.Tensor:
 
 
 def _first_decisions(dataset: TimelineDataset, rows: list[int], most: int) -> tuple[dict, list[int]]:
-    """The decisions before the first code of a visit, `most` at the most, and the row of the dataset of each."""
-    timelines, chosen = [], []
+    """The decisions before the first code of a visit, at most `most`, and the dataset row of each."""
+    timelines = []
+    chosen: list[int] = []
     for row in rows:
         if len(chosen) >= most:
             break

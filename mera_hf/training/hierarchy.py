@@ -1,4 +1,4 @@
-"""The levels of the ICD tree as nested runs of codes, which is what makes a hierarchical loss cheap."""
+"""The levels of the ICD tree as nested runs of codes, which makes a hierarchical loss cheap."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from mera_hf.errors import InputError
 
 
 SPACE = "space"  # level 0: all codes of the candidate space
 _LONGEST_SEGMENT = 64  # codes; longer runs are cut, so that reductions over segments have rows to share among threads
-# Looking up the groups of the codes of a visit costs as much as summing up so many groups for each code of a group, as
+# Looking up the groups of a visit's codes costs as much as summing this many groups for each code of a group, as
 # measured on a CPU
 _LOOK_UP = 64
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Whole segments that lie together.
+    """Whole adjacent segments.
 
     Attributes:
         codes (`slice`): their codes.
@@ -38,30 +38,30 @@ class Hierarchy:
     """
     Levels of the tree over codes in depth-first order.
 
-    Every group of every level is a contiguous range of codes. At coarse levels, groups are summed up whole: the finest
-    partition that no coarse level cuts consists of *segments*; whatever is summed over a group is summed over segments
-    first, and each coarser level from the finer one, so that one pass alone is as long as the list of codes. At fine
+    Every group of every level is a contiguous range of codes. At coarse levels, whole groups are summed: *segments*
+    are the finest partition that no coarse level cuts; sums over groups are sums over segments first, then each
+    coarser level is summed from the finer one, so that only one pass is as long as the list of codes. At fine
     levels, groups are many and small, and it is cheaper to look up the few groups of the true codes.
 
     Args:
-        level_groups (`dict[str, list[int]]`): for each level, coarsest first, the group of every code; -1 without one.
+        level_groups (`dict[str, list[int]]`): for each level, coarsest first, the group of every code; -1 for none.
         num_codes (`int`): number of codes `C`.
-        levels (`list[str]`, *optional*): levels to keep, [`SPACE`] among them or not; all without it.
-        contrast_groups (`bool`, *optional*, defaults to `False`): whether groups are contrasted with groups, so that all
-            are needed. Within a group, a code that is alone has no rival and needs no group.
+        levels (`list[str]`, *optional*): levels to keep, with or without [`SPACE`]; defaults to all.
+        contrast_groups (`bool`, *optional*, defaults to `False`): whether groups are contrasted with groups, which
+            needs all of them. Otherwise a group of a single code has no rivals and is not needed.
 
     Attributes:
         levels: names of the levels that have groups, coarsest first, without [`SPACE`].
         has_space: whether the whole space is a level.
-        coarse: those of `levels` whose groups are summed up whole.
+        coarse: those of `levels` whose groups are summed whole.
         lengths (`Tensor` of shape `(S,)`, int64): number of codes of each segment.
         segment_of (`Tensor` of shape `(C,)`, int64): the segment of each code.
         runs (`dict[str, int]`): number of runs of each coarse level: its groups, and what lies between them.
         run_of_finer (`dict[str, Tensor]`): for each coarse level, the run of every run of the next finer one (of every
             segment at the finest): int64.
-        run_of_code (`dict[str, Tensor]`): for each coarse level, the run that is the group of each code, -1 without one.
+        run_of_code (`dict[str, Tensor]`): for each coarse level, the run that is the group of each code, -1 for none.
         first (`dict[str, Tensor]`), size (`dict[str, Tensor]`): for each fine level, the first code of the group of each
-            code, and the number of its codes, 0 without one. These and `run_of_code` are int64 of shape `(C + 2,)`: codes,
+            code, and the size of that group, 0 for none. These and `run_of_code` are int64 of shape `(C + 2,)`: codes,
             EOV, and the spare entry that stands for padding.
         fine: the others of `levels`.
 
@@ -128,7 +128,7 @@ class Hierarchy:
         self._tiles: dict[int, list[Tile]] = {}
 
     def tiles(self, most: int) -> list[Tile]:
-        """The codes in tiles of `most` at the most, where no single segment is longer."""
+        """The codes in tiles of at most `most` codes, unless a single segment is longer."""
         if most not in self._tiles:
             tiles, ends = [], self.lengths.cumsum(0).tolist()
             first = begin = 0
@@ -148,7 +148,7 @@ class Hierarchy:
         width = codes.shape[1]
         sizes = self.size[level][codes].flatten()  # (M * P,)
         owner = torch.repeat_interleave(sizes)  # (N,)
-        # The first code of the group in the column of its owner, and from there down, counted from where the owner begins
+        # Start at the group's first code in the owner's column and go down, counting from where the owner begins
         begin = self.first[level][codes] * width + torch.arange(width, device=codes.device)  # (M, P)
         begin = begin.flatten() - (sizes.cumsum(0) - sizes) * width
         number = torch.arange(len(owner), device=codes.device)
@@ -166,7 +166,7 @@ class Hierarchy:
 
 
 def _sizes(groups: Tensor) -> Tensor:
-    """Number of codes in the group of each code; 0 without one."""
+    """Number of codes in the group of each code; 0 for none."""
     inside = groups.clamp(min=0)
     return torch.where(groups < 0, 0, torch.bincount(groups[groups >= 0], minlength=int(inside.max()) + 1)[inside])
 

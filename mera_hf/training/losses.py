@@ -1,4 +1,4 @@
-r"""The ranking losses of MERA beside their formulas (paper; the exact forms where it is silent are this project's choice).
+r"""The ranking losses of MERA and their formulas (from the paper; forms it leaves open are this project's choice).
 
 At one decision position: s are the code logits, e the EOV logit, Y the true codes not yet given, K the codes given,
 N = all codes \ (Y u K), anc_l(c) the ancestor of c at level l.
@@ -6,7 +6,7 @@ N = all codes \ (Y u K), anc_l(c) the ancestor of c at level l.
     L_CL  = mean over c in Y, weighted mean over levels l of
             -log( exp(s_c/tau) / (exp(s_c/tau) + sum_{n in N_l(c)} exp(s_n/tau)) )               [`contrastive_loss`]
             N_0(c) = N;  N_l(c) = {n in N : anc_l(n) = anc_l(c)};  levels where N_l(c) is empty are skipped
-            (`softmax`: the other codes of Y stand in the sum at level 0 too, so that P(c) is the share of c in the visit)
+            (`softmax`: the other codes of Y are in the sum at level 0 too, so P(c) is the share of c in the visit)
     L_DCE = - mean_{c in Y} log( exp(s_c) / (exp(e) + sum_{y in Y} exp(s_y)) )                   [`confidence_loss`]
             - log( exp(e) / (exp(e) + sum_{n in N} exp(s_n)) )
     L_G   = mean over levels, mean over the groups g of Y at that level, with S_g = log sum_{c in g \ K} exp(s_c/tau), of
@@ -15,8 +15,8 @@ N = all codes \ (Y u K), anc_l(c) the ancestor of c at level l.
 Positions average within their visit, visits within their patient, then patients, so that neither batch size nor gradient
 accumulation changes the loss.
 
-All of it is a function of few numbers: the true logits, e, and log-sum-exps over the false codes of segments of the tree
-([`Pools`]). `fused_loss.py` makes these without a table of positions x codes.
+All of this is a function of a few numbers: the true logits, e, and log-sum-exps over the false codes of segments of
+the tree ([`Pools`]). `fused_loss.py` makes these without a table of positions x codes.
 
 Axes: decisions `P`, codes `C`, codes of a visit `M`, segments `S`, target visits `V`. Decisions come last.
 """
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .hierarchy import SPACE, Hierarchy
+from mera_hf.training.hierarchy import SPACE, Hierarchy
 
 
 EOV_LOSSES = ("atlop", "zlpr", "none")
@@ -39,7 +39,7 @@ class DecisionTargets:
 
     Attributes:
         codes (`Tensor` of shape `(M, P)`): code indices of the visit, Y and K, in the order in which they are written;
-            `C + 1` (behind the codes and EOV) where there is none.
+            `C + 1` (after the codes and EOV) where there is none.
         true (`Tensor` of shape `(M, P)`, bool): which of them are Y.
         weights (`Tensor` of shape `(P,)`): share of each decision in the loss, in patients: they sum to their number.
     """
@@ -73,14 +73,14 @@ def decision_weights(batch: dict, first_weight: float = 1.0) -> Tensor:
     visit, patient = batch["decision_visit"], batch["visit_patient"]
     weights = torch.where(batch["decision_given"] == 0, first_weight, 1.0).double()
     of_visit = weights.new_zeros(len(patient)).index_add(0, visit, weights)
-    # Not `bincount`, which waits for a GPU to say how long the result is
+    # Not `bincount`, which waits for the GPU to report the length of the result
     visits_of_patient = weights.new_zeros(len(patient)).index_add(0, patient, weights.new_ones(len(patient)))
     return weights / of_visit[visit] / visits_of_patient[patient[visit]]
 
 
 @dataclass
 class Pools:
-    """What the losses need to know of the logits at `P` decisions.
+    """What the losses need to know about the logits at `P` decisions.
 
     Attributes:
         true (`Tensor` of shape `(M, P)`): logits s of the codes of the visit; anything where there is none.
@@ -89,6 +89,7 @@ class Pools:
             `(M, P)`, and over N for the whole space, `(P,)`; -inf for none.
         runs (`dict[str, Tensor]`): log sum exp(s_n / tau) over the false codes n of each run of each coarse level, `(R, P)`.
         false (`Tensor` of shape `(P,)`): log sum exp(s_n) over all false codes n; -inf for none.
+        tau (`float`): temperature of the contrast that these were reduced with; the losses divide the true logits by it.
     """
 
     true: Tensor
@@ -96,6 +97,7 @@ class Pools:
     rivals: dict[str, Tensor]
     runs: dict[str, Tensor]
     false: Tensor
+    tau: float
 
     @classmethod
     def reduce(
@@ -108,7 +110,7 @@ class Pools:
         hierarchy: Hierarchy,
         tau: float,
     ) -> "Pools":
-        """Pools from what is read of the logits.
+        """Pools from the reduced logits.
 
         Args:
             true, eov: as above.
@@ -126,11 +128,11 @@ class Pools:
             pools[level] = values.gather(0, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
         for level, (values, owner) in zip(hierarchy.fine, rivals, strict=True):
             pools[level] = segment_logsumexp(values[:, None] / tau, owner, true.numel()).view(true.shape)
-        return cls(true, eov, pools, runs, false)
+        return cls(true, eov, pools, runs, false, tau)
 
     @classmethod
     def from_logits(cls, logits: Tensor, targets: DecisionTargets, hierarchy: Hierarchy, tau: float) -> "Pools":
-        """Pools of a table of logits, by plain autograd: where there are few decisions or codes.
+        """Pools of a table of logits, by plain autograd: for few decisions or codes.
 
         Args:
             logits: code logits with EOV last, shape `(P, C + 1)`.
@@ -171,7 +173,6 @@ def contrastive_loss(
     targets: DecisionTargets,
     hierarchy: Hierarchy,
     weights: dict[str, float],
-    tau: float,
     softmax: bool = False,
 ) -> Tensor:
     """Hierarchical InfoNCE L_CL of each decision, shape `(P,)`; 0 where Y is empty.
@@ -181,10 +182,9 @@ def contrastive_loss(
         targets: see [`DecisionTargets`].
         hierarchy: levels to contrast at.
         weights: weight of each level; 1 where it is not named.
-        tau: temperature.
         softmax: whether the other true codes compete at the level of the whole space (this project's choice).
     """
-    positives = pools.true / tau  # (M, P)
+    positives = pools.true / pools.tau  # (M, P)
     total, total_weight = torch.zeros_like(positives), torch.zeros_like(positives)
     for level in [SPACE] * hierarchy.has_space + hierarchy.levels:
         pool = pools.rivals[level].expand_as(positives)  # (M, P)
@@ -219,15 +219,15 @@ def confidence_loss(pools: Pools, targets: DecisionTargets, form: str) -> Tensor
     return below + _mean_over_true(above - pools.true, targets)
 
 
-def group_loss(pools: Pools, targets: DecisionTargets, hierarchy: Hierarchy, tau: float) -> Tensor:
+def group_loss(pools: Pools, targets: DecisionTargets, hierarchy: Hierarchy) -> Tensor:
     """InfoNCE of the true groups against the other groups of their level, L_G of each decision, shape `(P,)`."""
-    positives = (pools.true / tau).masked_fill(~targets.true, -torch.inf)  # (M, P)
+    positives = (pools.true / pools.tau).masked_fill(~targets.true, -torch.inf)  # (M, P)
     total, count = torch.zeros_like(pools.eov), torch.zeros_like(pools.eov)
     for level in hierarchy.levels:
         runs = pools.runs[level]  # (R, P)
         own = hierarchy.run_of_code[level][targets.codes]  # (M, P)
         belongs = targets.true & (own >= 0)
-        slot = torch.where(belongs, own, len(runs))  # the spare group takes the rest
+        slot = torch.where(belongs, own, len(runs))  # the spare group gets the rest
         is_true = torch.zeros(len(runs) + 1, runs.shape[1], dtype=torch.bool, device=runs.device)
         is_true = is_true.scatter_(0, slot, True)[:-1]  # (R, P)
         is_group = torch.zeros(len(runs), 1, dtype=torch.bool, device=runs.device)
@@ -268,7 +268,7 @@ class _SegmentLogSumExp(torch.autograd.Function):
 
 
 class _LogSumExp(torch.autograd.Function):
-    """Log-sum-exp over the first axis; torch's own has no gradient where there are no entries, but NaN."""
+    """Log-sum-exp over the first axis; torch's own gives NaN as the gradient when there are no entries."""
 
     @staticmethod
     def forward(ctx, values):
@@ -299,7 +299,7 @@ def segment_logsumexp(values: Tensor, segment_of: Tensor, count: int) -> Tensor:
 
 
 def logsumexp(values: Tensor) -> Tensor:
-    """Log-sum-exp over the first axis; -inf, and no gradient, without entries."""
+    """Log-sum-exp over the first axis; -inf without entries, and then no gradient."""
     return _LogSumExp.apply(values)
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from trl.trainer.base_config import _BaseConfig
 
-from ..errors import InputError
-from .mera_config import check_loading, half_precision_by_default
+from mera_hf.errors import InputError
+from mera_hf.training.mera_config import check_loading, half_precision_by_default
 
 
 @dataclass
@@ -23,7 +23,8 @@ class MemorizationTrainerConfig(_BaseConfig):
             Training ends at the first evaluation whose exact match reaches this share in both directions.
     """
 
-    gradient_checkpointing: bool | None = field(
+    # The type of TRL's field does not allow `None`, which means that it was not set
+    gradient_checkpointing: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Older name of `activation_checkpointing`."}
     )
     groups: bool = field(

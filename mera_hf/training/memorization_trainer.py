@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -12,16 +13,11 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.base_trainer import _BaseTrainer
 
-from ..data.memorizing import Pair, memorizing_pairs
-from ..errors import InputError
-from ..timeline_mera import check_code_tokens
-from .memorization_config import MemorizationTrainerConfig
-from .mera_trainer import base_model
-from .own_rows import own_rows
-from .quantised import guard_quantised
-from .sampler_epoch import SamplerEpoch
-from .sharded import check_engine, is_sharded, keep_precision
-from .training_card import CITATION, write_training_card
+from mera_hf.data.memorizing import Pair, memorizing_pairs
+from mera_hf.training.distributed import SamplerEpoch, check_engine, is_sharded, keep_precision, own_rows
+from mera_hf.training.memorization_config import MemorizationTrainerConfig
+from mera_hf.training.training_card import CITATION, write_training_card
+from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of
 
 
 class PairDataset(Dataset):
@@ -53,7 +49,7 @@ class PairCollator:
     """Pads pairs on the right; `labels` hold the tokens of the answer, -100 elsewhere.
 
     Args:
-        pad_token_id (`int`): token that fills a row up.
+        pad_token_id (`int`): the padding token.
         decoder_start_token_id (`int`, *optional*):
             of an encoder-decoder: its encoder reads the question, and `decoder_input_ids` are the answer, shifted.
     """
@@ -65,7 +61,7 @@ class PairCollator:
         if self.decoder_start_token_id is not None:
             return self._pairs(items)
         width = max(len(question) + len(answer) for question, answer in items)
-        rows = {"input_ids": [], "attention_mask": [], "labels": []}
+        rows: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
         for question, answer in items:
             padding = width - len(question) - len(answer)
             rows["input_ids"].append(question + answer + [self.pad_token_id] * padding)
@@ -92,14 +88,14 @@ def _padded(rows: Sequence[list[int]], filler: int) -> torch.Tensor:
 class MemorizationTrainer(_BaseTrainer):
     """
     Trainer that teaches code <-> definition and code -> group by question and answer
-    (huggingface.co/papers/2501.17326). It needs no patient: what it trains is free to share.
+    (huggingface.co/papers/2501.17326). It needs no patients, so its weights are free to share.
 
     Args:
         model (`MeraForDiagnosis`): a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not.
         args (`MemorizationTrainerConfig`, *optional*): arguments of the training.
         processing_class (`PreTrainedTokenizerBase`, *optional*):
-            tokenizer of the model; loaded from where the model came from without it.
-        codes (`list[str]`, *optional*): codes to memorize; all codes of the model without it.
+            tokenizer of the model; by default loaded from where the model came from.
+        codes (`list[str]`, *optional*): codes to memorize; defaults to all codes of the model.
         kwargs: passed to `transformers.Trainer`.
 
     Raises:
@@ -107,7 +103,11 @@ class MemorizationTrainer(_BaseTrainer):
             wrong, see [`guard_quantised`].
     """
 
-    loss_is_scaled_for_ga = True  # the loss is a sum over pairs by the number of pairs of a step, in all processes
+    args: MemorizationTrainerConfig
+    model: Any  # a `MeraForDiagnosis`, wrapped by PEFT or not
+    train_dataset: PairDataset
+    processing_class: PreTrainedTokenizerBase
+    loss_is_scaled_for_ga: Any = True  # the loss is a sum over pairs, divided by the step's pairs in all processes
     _tag_names = ["mera", "memorization"]
     _name = "MERA memorization"
     _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
@@ -122,14 +122,7 @@ class MemorizationTrainer(_BaseTrainer):
     ):
         args = args or MemorizationTrainerConfig("memorization-output")
         guard_quantised(model)
-        if processing_class is None:
-            from transformers import AutoTokenizer
-
-            processing_class = AutoTokenizer.from_pretrained(model.config.name_or_path)
-        try:
-            check_code_tokens(model.config, processing_class)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        processing_class = tokenizer_of(model, processing_class)
         self.codes = codes if codes is not None else model.config.codes
         super().__init__(
             model=model,
@@ -148,25 +141,27 @@ class MemorizationTrainer(_BaseTrainer):
     def _send_telemetry(self):
         """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
 
-    def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:
+    # These are TRL's parameters; the types of `Trainer` expect its own
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:  # type: ignore[override]
         what = "Knows what its ICD code tokens mean, in both directions. It has seen no patient and ranks nothing yet."
         write_training_card(self, what, model_name, dataset_name, tags)
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
-        if self.args.should_save:  # PEFT leaves the config out, and `mera merge` needs it
-            base = base_model(self.accelerator.unwrap_model(self.model))
-            base.config.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.should_save:  # PEFT does not save the config, which `mera merge` needs
+            folder = output_dir or self.args.output_dir
+            assert folder is not None
+            base_model(self.accelerator.unwrap_model(self.model)).config.save_pretrained(folder)
 
     def train(self, *args, **kwargs):
-        """As in `Trainer`; nothing is ranked, and the ranking head rests."""
+        """As in `Trainer`; nothing is ranked, so the ranking head is not trained."""
         head = base_model(self.model).ranking_head
         trainable = {name for name, parameter in head.named_parameters() if parameter.requires_grad}
         head.requires_grad_(False)
         try:
             return super().train(*args, **kwargs)
         finally:
-            for name, parameter in head.named_parameters():  # FSDP has put others in their place
+            for name, parameter in head.named_parameters():  # FSDP has replaced the originals
                 parameter.requires_grad_(name in trainable)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:
@@ -175,21 +170,22 @@ class MemorizationTrainer(_BaseTrainer):
             return None
         last = batch_samples[-1]["labels"]
         last[own_rows(self.accelerator, len(last), len(self.train_dataset)) :] = -100
-        pairs = sum(_asks(batch["labels"]).sum() for batch in batch_samples).to(device)
+        pairs: Any = sum(_asks(batch["labels"]).sum() for batch in batch_samples)
+        pairs = pairs.to(device)
         return self.accelerator.gather(pairs).sum() if self.args.world_size > 1 else pairs
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         width = labels.shape[1]
-        if "decoder_input_ids" not in inputs:  # a decoder alone says a token at the position before it
+        if "decoder_input_ids" not in inputs:  # a decoder-only model predicts a token at the position before it
             labels = labels[:, 1:]  # (B, S - 1)
         rows, places = (labels != -100).nonzero(as_tuple=True)
-        # Through the wrapper, so that DDP, FSDP and DeepSpeed see a forward pass; logits of the answers alone
+        # Through the wrapper, so that DDP, FSDP and DeepSpeed see a forward pass; only the logits of the answers
         output = model(**inputs, vocabulary_index=rows * width + places)
         losses = cross_entropy(output.vocabulary_logits.float(), labels[rows, places], reduction="none")
         per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1).clamp(min=1)
-        # Gradients are averaged over processes, and the loss is to be summed over them
+        # Gradients are averaged over processes, but the loss must be summed over them
         share = 1 / _asks(labels).sum() if num_items_in_batch is None else self.args.world_size / num_items_in_batch
         loss = per_pair.sum() * share
         return (loss, output) if return_outputs else loss
@@ -232,10 +228,10 @@ def exact_match(
         tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
         codes (`list[str]`): codes to ask about.
         groups (`bool`, *optional*, defaults to `True`): whether to ask for the groups of the codes.
-        batch_size (`int`, *optional*, defaults to 256): questions generated at a time.
+        batch_size (`int`, *optional*, defaults to 256): questions per generated batch.
         progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
-        by_level (`bool`, *optional*, defaults to `False`): whether each level of the groups is counted for itself, as
-            `code_to_chapter_seen`, in place of `code_to_group_seen`.
+        by_level (`bool`, *optional*, defaults to `False`): whether each level of the groups is counted separately, as
+            `code_to_chapter_seen`, instead of `code_to_group_seen`.
 
     Returns:
         `{"code_to_definition_seen": share, "code_to_definition_unseen": share, "definition_to_code_seen": ...}`: one wording
@@ -243,7 +239,8 @@ def exact_match(
     """
     training = model.training
     model.eval()
-    hits, asked = defaultdict(int), defaultdict(int)
+    hits: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
     wordings = {
         "seen": [pair for pair in memorizing_pairs(codes, groups=groups) if pair.wording == 0],
         "unseen": memorizing_pairs(codes, held_out=True, groups=groups),
@@ -269,7 +266,7 @@ def exact_match(
 def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list[list[int]]:
     """Greedy answers to questions, each cut to the length of its expected answer.
 
-    An answer is right if it equals the expected tokens with the end of sequence behind them, so that no more than the
+    An answer is right if it equals the expected tokens followed by the end of sequence, so no more than the
     longest expected answer of a batch has to be generated.
     """
     from transformers import GenerationConfig
@@ -292,7 +289,10 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=config.decoder_start_token_id,
     )
-    ids, mask = (torch.tensor(rows, device=model.device) for rows in (ids, mask))
-    output = model.generate(greedy, input_ids=ids, attention_mask=mask, synced_gpus=is_sharded(model))
-    said = output[:, 1 if config.is_encoder_decoder else width :].tolist()  # behind the start token, or the question
+    inputs = {
+        "input_ids": torch.tensor(ids, device=model.device),
+        "attention_mask": torch.tensor(mask, device=model.device),
+    }
+    output = model.generate(greedy, **inputs, synced_gpus=is_sharded(model))
+    said = output[:, 1 if config.is_encoder_decoder else width :].tolist()  # after the start token, or the question
     return [row[: len(answer)] for row, (_, answer) in zip(said, items, strict=True)]

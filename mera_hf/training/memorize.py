@@ -1,69 +1,107 @@
 """The first stage from a recipe to a checkpoint: memorize what the codes mean (paper, stage 'memorize')."""
 
-import contextlib
-import json
-import sys
-import time
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .hardware import hardware
-from .memorization_trainer import MemorizationTrainer, exact_match
-from .mera_trainer import base_model
-from .output_folder import OutputFolder
-from .provenance import trained_on
-from .sharded import whole_model
-from .stages import load_model, save_checkpoint, wrap_with_adapter
-from .tracked_run import TrackedRun
+from mera_hf.data.prepared import Prepared
+from mera_hf.training.memorization_config import MemorizationTrainerConfig
+from mera_hf.training.memorization_trainer import MemorizationTrainer, exact_match
+from mera_hf.training.output_folder import OutputFolder
+from mera_hf.training.provenance import trained_on
+from mera_hf.training.run import StageRun, open_recipe
+from mera_hf.training.wrapped import base_model
+
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+    from mera_hf.training.arguments import MeraArguments
+
+
+@dataclass(frozen=True)
+class Memorized:
+    """What [`memorize`] has made.
+
+    Attributes:
+        folder (`Path`): the checkpoint, for `model_name_or_path` of [`~mera_hf.train`].
+        dataset (`Path`): the prepared dataset whose codes it knows.
+        exact_match (`dict[str, float]`): share of questions whose answer is right to the last token.
+    """
+
+    folder: Path
+    dataset: Path
+    exact_match: dict[str, float]
 
 
 def memorize(
-    training_args, model_args, mera_args, dataset, codes: list[str], output: OutputFolder, report: dict | None = None
+    recipe: str | Path,
+    dataset: str | Path | None = None,
+    output_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+    **fields,
+) -> Memorized | None:
+    """
+    Teach a language model what the codes of a prepared dataset mean, and write the checkpoint: `mera memorize`.
+
+    Args:
+        recipe (`str` or `Path`): a YAML file such as those in `recipes/`, or `"demo/memorize"`, which comes with this package.
+        dataset, output_dir, resume, overwrite, overrides, fields: as in [`~mera_hf.train`]; the fields are those of
+            [`MemorizationTrainerConfig`], of TRL's `ModelConfig` and of [`MeraArguments`].
+
+    Returns:
+        [`Memorized`]; with several processes only in the main one, `None` in the others.
+
+    Raises:
+        [`InputError`]: as [`~mera_hf.train`].
+
+    ```python
+    >>> import mera_hf
+
+    >>> mera_hf.memorize("recipes/tiny-cpu/memorize.yaml", "data/mine", "runs/memorized", num_train_epochs=3).exact_match
+    {'code_to_definition_seen': 0.99, ...}
+    ```
+    """
+    training_args, model_args, mera_args, prepared, output = open_recipe(
+        MemorizationTrainerConfig, recipe, dataset, output_dir, resume, overwrite, overrides, fields
+    )
+    shares = memorize_parsed(training_args, model_args, mera_args, prepared, output)
+    return None if shares is None else Memorized(output.folder, prepared.folder, shares)
+
+
+def memorize_parsed(
+    training_args: MemorizationTrainerConfig,
+    model_args: ModelConfig,
+    mera_args: MeraArguments,
+    prepared: Prepared,
+    output: OutputFolder,
 ) -> dict[str, float] | None:
-    """Train the stage and write its checkpoint with `memorization.json`, the exact match, which it returns, and
-    `memorize_run.json`, the log. Of several processes the main one does all but training, and the others return `None`.
-    `report` is `prepare.json` of the dataset."""
-    started = time.perf_counter()
-    training_args.output_dir = str(output.checkpoints)
-
-    def load():
-        model, tokenizer = load_model(model_args, mera_args, dataset, codes, training_args.seed)
-        return wrap_with_adapter(model, model_args), tokenizer
-
-    model, tokenizer = load()
-    trainer = MemorizationTrainer(model=model, args=training_args, processing_class=tokenizer)
-    tracked = TrackedRun()
-    trainer.add_callback(tracked)
-    output.open(trainer.accelerator)
-    with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its log to standard output
-        trainer.train(resume_from_checkpoint=output.last)
-    model = whole_model(trainer, lambda: load()[0])
+    """The same from the parsed arguments of a recipe. Writes `memorization.json`, the exact match, which it returns,
+    and `memorize_run.json`, the log."""
+    run = StageRun(training_args, model_args, mera_args, prepared, output)
+    trainer = MemorizationTrainer(model=run.model, args=training_args, processing_class=run.tokenizer)
+    model = run.train(trainer)
     if model is None:
         return None
     if model_args.model_name_or_path is None and mera_args.use_visit_text:
-        # The words of patients' texts are in the vocabulary that was made for the model
+        # The model's vocabulary was made with the words of the patients' texts
         config = base_model(model).config
-        config.provenance = trained_on(config.provenance, report)
+        config.provenance = trained_on(config.provenance, prepared.report)
     metrics = exact_match(
         model,
-        tokenizer,
+        run.tokenizer,
         trainer.codes,
         training_args.groups,
         training_args.per_device_eval_batch_size,
         lambda batches: tqdm(batches, desc="asking every question", unit="batch"),
     )
-    run = {
-        "seed": training_args.seed,
-        "seconds": round(time.perf_counter() - started, 1),
-        "hardware": hardware(training_args.world_size),
-        "tracker": tracked.run,
-        "log": trainer.state.log_history,
-    }
-
-    def write(folder):
-        save_checkpoint(model, tokenizer, folder)
-        (folder / "memorize_run.json").write_text(json.dumps(run, indent=2) + "\n")
-        (folder / "memorization.json").write_text(json.dumps(metrics, indent=2) + "\n")
-
-    output.finish(write)
+    run.write(model, memorize_run=run.log(), memorization=metrics)
     return metrics

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import torch
 from trl.trainer.base_config import _BaseConfig
 
-from ..errors import InputError
-from .code_order import HIERARCHIES
-from .hierarchy import SPACE
-from .losses import EOV_LOSSES
+from mera_hf.errors import InputError
+from mera_hf.training.code_order import HIERARCHIES
+from mera_hf.training.hierarchy import SPACE
+from mera_hf.training.losses import EOV_LOSSES
 
 
 LAYOUTS = ("timeline", "tree")
@@ -21,7 +21,7 @@ def half_precision_by_default(config: _BaseConfig) -> None:
 
 
 def check_loading(config: _BaseConfig) -> None:
-    """Refuse a data loader that leaves rows out."""
+    """Refuse a data loader that drops rows."""
     if config.dataloader_drop_last:
         raise InputError("`dataloader_drop_last` would leave rows out; every one is trained on and counts the same.")
 
@@ -93,7 +93,8 @@ class MeraTrainerConfig(_BaseConfig):
             other implementations compute all pairs of tokens of the row. Needs `max_batch_tokens`.
     """
 
-    gradient_checkpointing: bool | None = field(
+    # The type of TRL's field does not allow `None`, which means that it was not set
+    gradient_checkpointing: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Older name of `activation_checkpointing`."}
     )
     hierarchy: str = field(
@@ -243,7 +244,7 @@ class MeraTrainerConfig(_BaseConfig):
         if not any(weights.values()):
             raise InputError("`contrastive_weight`, `confidence_weight` and `group_weight` leave no loss; raise one.")
         if self.first_weight <= 0:
-            # `prefix_share` may leave a visit nothing but this decision
+            # `prefix_share` may leave a visit only this decision
             raise InputError(f"`first_weight` is {self.first_weight}; it has to be above 0.")
         if not 0 <= self.prefix_share <= 1:
             raise InputError(f"`prefix_share` is {self.prefix_share}; a share lies between 0 and 1.")

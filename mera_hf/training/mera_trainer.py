@@ -1,6 +1,7 @@
 """Trains a model to rank the codes of the next visit (paper, stage 'rank')."""
 
 from collections import defaultdict
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -8,23 +9,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 from trl.trainer.base_trainer import _BaseTrainer
 
-from ..attention_mera import check_attention
-from ..data.timelines import BudgetSampler, LengthSampler, TimelineCollator, TimelineDataset
-from ..errors import InputError
-from ..modeling_mera import FORWARD_INPUTS, MeraOutput, Readout
-from ..timeline_mera import TimelineEncoder, check_code_tokens
-from .code_order import grouped_codes, in_order
-from .fused_loss import FusedLoss
-from .head_start import start_ranking_head
-from .hierarchy import SPACE, Hierarchy
-from .losses import DecisionTargets, Pools, confidence_loss, contrastive_loss, group_loss
-from .mera_config import MeraTrainerConfig
-from .moving_average import MovingAverage
-from .own_rows import own_rows
-from .quantised import guard_quantised
-from .sampler_epoch import SamplerEpoch
-from .sharded import check_engine, keep_precision
-from .training_card import CITATION, write_training_card
+from mera_hf.attention_mera import check_attention
+from mera_hf.data.timelines import BudgetSampler, LengthSampler, TimelineCollator, TimelineDataset
+from mera_hf.errors import InputError
+from mera_hf.modeling_mera import FORWARD_INPUTS, MeraOutput, Readout
+from mera_hf.timeline_mera import TimelineEncoder
+from mera_hf.training.code_order import grouped_codes, in_order
+from mera_hf.training.distributed import SamplerEpoch, check_engine, keep_precision, own_rows
+from mera_hf.training.fused_loss import FusedLoss
+from mera_hf.training.head_start import start_ranking_head
+from mera_hf.training.hierarchy import SPACE, Hierarchy
+from mera_hf.training.losses import DecisionTargets, Pools, confidence_loss, contrastive_loss, group_loss
+from mera_hf.training.mera_config import MeraTrainerConfig
+from mera_hf.training.moving_average import MovingAverage
+from mera_hf.training.training_card import CITATION, write_training_card
+from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of
 
 
 logger = logging.get_logger(__name__)
@@ -35,19 +34,20 @@ class MeraTrainer(_BaseTrainer):
     Trainer that ranks all codes of the candidate space for each visit of a timeline
     (huggingface.co/papers/2501.17326).
 
-    Every decision of every visit is in one forward pass; the codes of a visit come in a fresh order each epoch.
+    Every decision of every visit is in one forward pass; the codes of a visit come in a fresh order each epoch. Probabilities
+    and the EOV cut are fitted afterwards, see [`~mera_hf.calibrate`].
 
     Args:
         model (`MeraForDiagnosis`): a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not.
         args (`MeraTrainerConfig`, *optional*): arguments of the training.
-        train_dataset (`datasets.Dataset`, *optional*): visits dataset, one row a patient.
+        train_dataset (`datasets.Dataset`, *optional*): visits dataset, one row per patient.
         eval_dataset (`datasets.Dataset` or `dict`, *optional*): visits dataset(s); the last visit of each patient is ranked.
         processing_class (`PreTrainedTokenizerBase`, *optional*):
-            tokenizer of the model; loaded from where the model came from without it.
+            tokenizer of the model; by default loaded from where the model came from.
         compute_metrics (`Callable`, *optional*):
             gets `EvalPrediction(predictions=(order, set_sizes), label_ids=codes)`: rankings (N, C), predicted set sizes
-            (N,) and true codes (N, M), -100 is padding; `mera_hf.evaluation.model_ranking.trainer_metrics` is one.
-        kwargs: passed to `transformers.Trainer` (`callbacks`, `optimizers`, `peft_config` is not among them: wrap first).
+            (N,) and true codes (N, M), -100 is padding; `mera_hf.evaluation.rankings.model.trainer_metrics` is one.
+        kwargs: passed to `transformers.Trainer` (`callbacks`, `optimizers`; not `peft_config`: wrap the model first).
 
     Raises:
         [`InputError`]: for a model without code tokens, a foreign tokenizer, a code that the model does not know, a level
@@ -55,7 +55,11 @@ class MeraTrainer(_BaseTrainer):
             what `layout` and `packing` ask, or a quantised model whose gradients would be wrong, see [`guard_quantised`].
     """
 
-    loss_is_scaled_for_ga = True  # the loss is a sum over patients, by the patients of a step in all processes
+    args: MeraTrainerConfig
+    model: Any  # a `MeraForDiagnosis`, wrapped by PEFT or not
+    train_dataset: TimelineDataset | None
+    data_collator: TimelineCollator
+    loss_is_scaled_for_ga: Any = True  # the loss is a sum over patients, divided by those of the step in all processes
     _tag_names = ["mera", "diagnosis-prediction"]
     _name = "MERA"
     _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
@@ -73,14 +77,7 @@ class MeraTrainer(_BaseTrainer):
         args = args or MeraTrainerConfig("mera-output")
         config = model.config
         guard_quantised(model)
-        if processing_class is None:
-            from transformers import AutoTokenizer
-
-            processing_class = AutoTokenizer.from_pretrained(config.name_or_path)
-        try:
-            check_code_tokens(config, processing_class)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        processing_class = tokenizer_of(model, processing_class)
         self.encoder = TimelineEncoder(config, processing_class, args.max_length)
         groups, self.code_order = grouped_codes(config, args.hierarchy, args.seed)
         self.hierarchy = Hierarchy(groups, config.num_codes, args.levels, contrast_groups=args.group_weight > 0)
@@ -103,7 +100,7 @@ class MeraTrainer(_BaseTrainer):
                 "each visit, `per_device_train_batch_size` patients at a time."
             )
         if train_dataset is not None:
-            base_model(model).config.provenance = None  # whose patients the rows are is for the caller to say
+            base_model(model).config.provenance = None  # the caller has to say whose patients the rows are
             train_dataset = TimelineDataset(
                 train_dataset,
                 self.encoder,
@@ -163,36 +160,38 @@ class MeraTrainer(_BaseTrainer):
             self.add_callback(self.moving_average)
         self.label_names = ["labels"]  # evaluation goes through `prediction_step` below with its loss
         # Parts of the losses since the last line of the log, or of an evaluation
-        self._parts = {"train": [], "eval": []}
+        self._parts: dict[str, list] = {"train": [], "eval": []}
         if hasattr(model, "add_model_tags"):
             model.add_model_tags(self._tag_names)
 
     def _send_telemetry(self):
         """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
 
-    def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:
+    # These are TRL's parameters; the types of `Trainer` expect its own
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:  # type: ignore[override]
         what = "Ranks all ICD codes of its candidate space for a patient's next visit, from the visits before it."
         write_training_card(self, what, model_name, dataset_name, tags)
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
-        if self.args.should_save:  # PEFT leaves the config out, and `mera merge` needs it
-            base = base_model(self.accelerator.unwrap_model(self.model))
-            base.config.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.should_save:  # PEFT does not save the config, which `mera merge` needs
+            folder = output_dir or self.args.output_dir
+            assert folder is not None
+            base_model(self.accelerator.unwrap_model(self.model)).config.save_pretrained(folder)
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.moving_average is not None:
             self.moving_average.save(output_dir, self.args.should_save)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """As in `Trainer`; a checkpoint of another folder brings its moving average along."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
+        """As in `Trainer`; a checkpoint from another folder brings its moving average."""
         if self.moving_average is not None and isinstance(resume_from_checkpoint, str):
             self.moving_average.resumed_from = resume_from_checkpoint
-        return super().train(resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _to_evaluate(self, rows):
-        """Rows of a visits dataset as timelines; what the Trainer hands on by name or a second time stays as it is."""
+        """Rows of a visits dataset as timelines; what the Trainer passes by name or a second time stays as it is."""
         done = rows is None or isinstance(rows, (str, TimelineDataset))
         return rows if done else TimelineDataset(rows, self.encoder, orders=self.orders)
 
@@ -232,12 +231,13 @@ class MeraTrainer(_BaseTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
+        assert dataset is not None
         # The batches of all processes together are what one process would draw
         return LengthSampler(dataset.lengths, self._train_batch_size * self.args.world_size, self.args.seed)
 
     def create_optimizer(self, model=None):
         """The ranking head has a learning rate of its own and no weight decay: it starts from a fit, and zero is not a
-        place to go back to."""
+        value to return to."""
         if self.optimizer is None:
             model = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(model))
@@ -266,7 +266,8 @@ class MeraTrainer(_BaseTrainer):
         if not batch_samples:
             return None
         last = batch_samples[-1]
-        if self.args.max_batch_tokens is None:  # else the sampler sees to it that nothing is left over
+        if self.args.max_batch_tokens is None:  # otherwise the sampler leaves nothing over
+            assert self.train_dataset is not None
             last["own_patients"] = own_rows(self.accelerator, _patients(last), len(self.train_dataset))
         patients = torch.tensor(sum(_patients(batch) for batch in batch_samples), device=device)
         return self.accelerator.gather(patients).sum() if self.args.world_size > 1 else patients
@@ -278,12 +279,13 @@ class MeraTrainer(_BaseTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses, logits = self._forward(model, inputs, slice(None) if return_outputs else None)
-        # Gradients are averaged over processes, and the loss is to be summed over them
+        # Gradients are averaged over processes, but the loss must be summed over them
         share = 1 / _patients(inputs) if num_items_in_batch is None else self.args.world_size / num_items_in_batch
         losses = losses * share
         self._parts["train"].append((self.state.global_step, losses.detach()))
         if not return_outputs:
             return losses.sum()
+        assert logits is not None
         return losses.sum(), MeraOutput(code_logits=logits[:, :-1], eov_logits=logits[:, -1])
 
     def _forward(self, model, inputs: dict, chosen=None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -306,10 +308,10 @@ class MeraTrainer(_BaseTrainer):
 
         Args:
             readout ([`~mera_hf.modeling_mera.Readout`]): of the decisions of the batch.
-            batch (`dict`): what `collate_timelines` returns; with `own_patients`, only so many of its first patients count.
+            batch (`dict`): what `collate_timelines` returns; with `own_patients`, only this many first patients count.
 
         Returns:
-            `Tensor` of shape `(parts,)`; they are to be minimised together, see [`FusedLoss`].
+            `Tensor` of shape `(parts,)`; they must be minimised together, see [`FusedLoss`].
         """
         hierarchy = self.hierarchy.to(readout.hidden.device)
         targets = DecisionTargets.from_batch(batch, hierarchy.num_codes, self.args.first_weight)
@@ -322,20 +324,20 @@ class MeraTrainer(_BaseTrainer):
     def _losses(self, pools: Pools, targets: DecisionTargets) -> torch.Tensor:
         """The weighted parts at a chunk of decisions, `(parts, p)`."""
         args, hierarchy = self.args, self.hierarchy
+        level_weights = cast("dict[str, float]", args.level_weights or {})
         part = {
-            "contrastive": lambda: contrastive_loss(
-                pools, targets, hierarchy, args.level_weights or {}, args.tau, args.softmax
-            ),
+            "contrastive": lambda: contrastive_loss(pools, targets, hierarchy, level_weights, args.softmax),
             "confidence": lambda: confidence_loss(pools, targets, args.eov_loss),
-            "group": lambda: group_loss(pools, targets, hierarchy, args.tau),
+            "group": lambda: group_loss(pools, targets, hierarchy),
         }
         return torch.stack([weight * part[name]() for name, weight in self._weights().items()])
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The ranking for the last visit of each patient; the loss over all visits is kept for `evaluation_loop`."""
         rows = _patients(inputs)
-        length = len(self.callback_handler.eval_dataloader.dataset)
-        inputs = self._prepare_inputs({**inputs, "own_patients": own_rows(self.accelerator, rows, length)})
+        loader: Any = self.callback_handler.eval_dataloader
+        own = own_rows(self.accelerator, rows, len(loader.dataset))
+        inputs = self._prepare_inputs({**inputs, "own_patients": own})
         patient = inputs["visit_patient"][inputs["decision_visit"]]  # (P,)
         is_first = inputs["decision_given"] == 0
         # Decisions stand in order of time, so the last one before a first code belongs to the last visit
@@ -346,6 +348,7 @@ class MeraTrainer(_BaseTrainer):
         self._parts["eval"].append(losses)
         if prediction_loss_only:
             return None, None, None
+        assert logits is not None
         visits = inputs["decision_visit"][last]
         ranking = base_model(self.accelerator.unwrap_model(model)).decide(
             MeraOutput(logits[:, :-1], logits[:, -1]),
@@ -360,10 +363,13 @@ class MeraTrainer(_BaseTrainer):
             torch.where(codes < 0, -100, codes),
         )
 
-    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix: str = "eval"
+    ):
         """As in `Trainer`, with the loss as the mean over patients: neither batches nor processes change it."""
         self._parts["eval"] = []
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        assert output.metrics is not None
         mean = self.accelerator.reduce(sum(self._parts["eval"]), "sum") / output.num_samples
         output.metrics[f"{metric_key_prefix}_loss"] = mean.sum().item()
         output.metrics.update(self._named(mean, f"{metric_key_prefix}_"))
@@ -385,9 +391,4 @@ class MeraTrainer(_BaseTrainer):
 def _patients(batch: dict) -> int:
     """Patients of a batch that count."""
     own = batch.get("own_patients")
-    return int(batch["visit_patient"][-1]) + 1 if own is None else own  # not both: a number of a GPU is waited for
-
-
-def base_model(model):
-    """The [`MeraForDiagnosis`] inside a PEFT wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return int(batch["visit_patient"][-1]) + 1 if own is None else own  # not both: reading a number waits for the GPU

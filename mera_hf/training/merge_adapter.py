@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import random
-import shutil
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import InputError
-from .code_tokens import load_base
+from mera_hf.errors import InputError
+from mera_hf.files import whole_folder, write_json
+from mera_hf.training.code_tokens import load_base
+from mera_hf.training.wrapped import base_model
 
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-    from ..configuration_mera import MeraConfig
-    from ..modeling_mera import MeraForDiagnosis
+    from mera_hf.configuration_mera import MeraConfig
+    from mera_hf.modeling_mera import MeraForDiagnosis
 
 
 MERGED_FILE = "merged.json"
 
 
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write an adapter with all that it takes to put it on its base again: MERA's config and the tokenizer.
+    """Write an adapter with what is needed to put it on its base again: MERA's config and the tokenizer.
 
     Args:
         model (`PeftModel`): a [`MeraForDiagnosis`] wrapped by PEFT.
         tokenizer (`PreTrainedTokenizerBase`): with the code tokens.
         folder (`str` or `Path`): where to write.
     """
-    model.save_pretrained(folder)
-    model.get_base_model().config.save_pretrained(folder)
+    model.save_pretrained(str(folder))
+    base_model(model).config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -45,7 +44,7 @@ def adapter_config(adapter: str | Path) -> MeraConfig:
     """The config of MERA that was saved with an adapter.
 
     Raises:
-        [`InputError`]: where there is no adapter, or not one of MERA.
+        [`InputError`]: if there is no adapter, or it is not one of MERA.
     """
     from transformers import AutoConfig
     from transformers.utils.peft_utils import find_adapter_config_file
@@ -72,19 +71,19 @@ def adapter_config(adapter: str | Path) -> MeraConfig:
 
 
 def load_adapter(adapter: str | Path, base: str | None = None, **kwargs) -> PeftModel:
-    """Put an adapter on its base, which is given tokens and ranking head as it had them in training.
+    """Put an adapter on its base, which first gets the tokens and ranking head that it had in training.
 
     Args:
         adapter (`str` or `Path`): what [`save_adapter`] wrote, on disk or on the Hub.
-        base (`str`, *optional*): where its base is now; what the adapter was trained on without it.
-        kwargs: passed to [`load_base`] (`dtype`, `quantization_config`); not quantised without them.
+        base (`str`, *optional*): where its base is now; defaults to what the adapter was trained on.
+        kwargs: passed to [`load_base`] (`dtype`, `quantization_config`); by default not quantised.
 
     Raises:
         [`InputError`]: where there is no such adapter or base, or they do not belong together.
     """
     from peft import PeftConfig, PeftModel, prepare_model_for_kbit_training
 
-    from ..configuration_mera import MeraConfig
+    from mera_hf.configuration_mera import MeraConfig
 
     config = adapter_config(adapter)
     if base is None:
@@ -117,10 +116,10 @@ def load_adapter(adapter: str | Path, base: str | None = None, **kwargs) -> Peft
 
 
 def merged(model: PeftModel) -> MeraForDiagnosis:
-    """The model with its adapter merged in, in place, and in one precision; of a base that is not quantised."""
-    model = model.merge_and_unload()
-    model.ranking_head.to(model.dtype)
-    return model
+    """The model with its adapter merged in, in place and in one precision; the base must not be quantised."""
+    whole: MeraForDiagnosis = model.merge_and_unload()
+    whole.ranking_head.to(whole.dtype)
+    return whole
 
 
 def _check_base(base: MeraConfig, trained: MeraConfig, name: str) -> None:
@@ -148,13 +147,13 @@ def merge_adapter(
     Args:
         adapter (`str` or `Path`): the folder `adapter` that a training wrote, or its name on the Hub.
         output_dir (`str` or `Path`): where the checkpoint goes.
-        base (`str`, *optional*): where the base of the adapter is now; what it was trained on without it.
-        dtype (`str`, *optional*): `"bfloat16"` or `"float32"`; what the base was loaded in for training without it.
+        base (`str`, *optional*): where the adapter's base is now; defaults to what it was trained on.
+        dtype (`str`, *optional*): `"bfloat16"` or `"float32"`; defaults to that of the base in training.
         overwrite (`bool`, *optional*, defaults to `False`): replace what an earlier merge wrote.
 
     Returns:
-        what is in `merged.json` too: `base`, whether it was quantised in training (`quantised_base`), `dtype`, number of
-        `histories`, and in `adapter` how far the logits of the adapted model are from those of the merged one, see
+        the content of `merged.json`: `base`, whether it was quantised in training (`quantised_base`), `dtype`, number
+        of `histories`, and in `adapter` how far the logits of the adapted model are from those of the merged one, see
         [`compare`]; if the base was quantised and bitsandbytes is there, in `quantised` the same for the model that was
         trained.
 
@@ -182,27 +181,19 @@ def merge_adapter(
         "histories": len(patients),
     }
 
-    model = load_adapter(adapter, base, dtype=dtype)
-    adapted = _logits(model.get_base_model(), tokenizer, patients)
-    model = merged(model)
+    wrapped = load_adapter(adapter, base, dtype=dtype)
+    adapted = _logits(base_model(wrapped), tokenizer, patients)
+    model = merged(wrapped)
     after = _logits(model, tokenizer, patients)
     figures["adapter"] = compare(adapted, after)
     if quantization is not None and importlib.util.find_spec("bitsandbytes") is not None:
         quantised = load_adapter(adapter, base, dtype=dtype, quantization_config=quantization)
-        figures["quantised"] = compare(_logits(quantised.get_base_model(), tokenizer, patients), after)
+        figures["quantised"] = compare(_logits(base_model(quantised), tokenizer, patients), after)
 
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
-    try:
-        whole = temporary / "new"
-        model.save_pretrained(whole)
-        tokenizer.save_pretrained(whole)
-        (whole / MERGED_FILE).write_text(json.dumps(figures, indent=2) + "\n")
-        if output_dir.exists():
-            output_dir.rename(temporary / "old")
-        whole.rename(output_dir)
-    finally:
-        shutil.rmtree(temporary)
+    with whole_folder(output_dir) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_json(figures, folder / MERGED_FILE)
     return figures
 
 
@@ -267,8 +258,8 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:
 
     Returns:
         `{"largest": ..., "mean": ..., "same_top20": ..., "common_top20": ...}`: the largest and the mean absolute difference,
-        the share of histories with the same 20 first codes in the same order, and the share of the first 20 codes that both
-        have there.
+        the share of histories with the same first 20 codes in the same order, and the share of the first 20 codes in
+        common.
     """
     difference = (ours - theirs).abs()
     tops = [logits[:, :-1].argsort(dim=1, descending=True, stable=True)[:, :20] for logits in (ours, theirs)]

@@ -10,8 +10,8 @@ from transformers import TrainerCallback
 class MovingAverage(TrainerCallback):
     """Averages the trainable weights after every step and puts the average into the model when training ends.
 
-    The average is saved with every checkpoint, so that a resumed training ends where an unbroken one does, and it is shared
-    out over processes where the weights are. Evaluation during training sees the weights of the moment.
+    The average is saved with every checkpoint, so that a resumed training ends where an uninterrupted one does, and it
+    is sharded over processes if the weights are. Evaluation during training uses the current weights.
 
     Args:
         decay (`float`): share of the old average that a step keeps; smaller in the first steps, (1 + step) / (10 + step).
@@ -22,7 +22,7 @@ class MovingAverage(TrainerCallback):
     def __init__(self, decay: float):
         self.decay = decay
         self.average: dict[str, torch.Tensor] = {}
-        self.resumed_from: str | None = None  # a checkpoint outside of the output folder
+        self.resumed_from: str | None = None  # a checkpoint outside the output folder
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.average = {name: weight.detach().clone() for name, weight in _trained(model)}
@@ -41,9 +41,9 @@ class MovingAverage(TrainerCallback):
     def save(self, folder: str | Path, main_process: bool) -> None:
         """Write the average into the folder of a saved step; every process has to call this.
 
-        The trainer calls it before it writes its own state, which says that the step is whole.
+        The trainer calls it before it writes its own state, which marks the step as complete.
         """
-        # One weight after the other, so that no process but the main one has more than one of them whole
+        # One weight at a time, so that only the main process ever holds more than one whole weight
         whole = {}
         for name, average in self.average.items():
             gathered = average.full_tensor() if isinstance(average, DTensor) else average
@@ -59,7 +59,7 @@ class MovingAverage(TrainerCallback):
 
 
 def _shared_out(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A tensor in the shards of another, if FSDP2 has shared that out."""
+    """A tensor sharded like another, if FSDP2 has sharded that."""
     return distribute_tensor(whole, like.device_mesh, like.placements) if isinstance(like, DTensor) else whole
 
 

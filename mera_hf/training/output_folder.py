@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from mera_hf.errors import InputError
 
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ class OutputFolder:
     Nothing is written or deleted before [`OutputFolder.open`].
 
     Args:
-        output_dir (`str` or `Path`, *optional*): the folder; an error without it.
+        output_dir (`str` or `Path`, *optional*): the folder; `None` is an error.
         resume (`bool`): whether to go on from the last saved step in it.
         overwrite (`bool`): whether to replace what is in it.
         inputs (`tuple[str | None, ...]`, *optional*): model and dataset that the training reads.
 
     Raises:
-        [`InputError`]: where no folder is named, it holds something and neither `--overwrite` nor `--resume` was
+        [`InputError`]: if no folder is named, it is not empty and neither `--overwrite` nor `--resume` was
             given, mera did not write it, it holds one of `inputs`, or there is nothing to resume.
     """
 
@@ -70,7 +70,7 @@ class OutputFolder:
     def open(self, accelerator: Accelerator) -> None:
         """Make the folder, without what an earlier training left in it; called once the input is known to be good.
 
-        Every process calls this, and the main one does it, when all of them have looked at the folder.
+        Every process calls this; the main one does the work, once all of them have looked at the folder.
         """
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -82,7 +82,7 @@ class OutputFolder:
     def finish(self, write) -> None:
         """Let `write(folder)` write the checkpoint into a temporary folder, and move it into place file by file.
 
-        The main process alone calls this.
+        Only the main process calls this.
         """
         temporary = self.folder / "unfinished"
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""The prompt of a patient for the plain language model beside this file; needs the package `tokenizers` alone.
+"""The prompt of a patient for the plain language model beside this file; needs only the package `tokenizers`.
 
     <bos> <profile> female, aged 70 to 79 <visit> c11 c12 <eov> <visit> c21 <eov> <visit>
 
-The log-probabilities of the code tokens behind the last `<visit>` rank the codes of the next visit. `mera export` copies this
-file, as `prompt.py`, into the folder that it writes; the prompt is the one of `mera_hf.TimelineEncoder`.
+The log-probabilities of the code tokens after the last `<visit>` rank the codes of the next visit. `mera export`
+copies this file, as `prompt.py`, into the folder that it writes; the prompt is the one of `mera_hf.TimelineEncoder`.
 """
 
 import json
@@ -16,7 +16,7 @@ class Prompt:
     """Writes patients as token ids.
 
     Args:
-        folder (`str` or `Path`, *optional*): where `prompt.json` and `tokenizer.json` are; beside this file without it.
+        folder (`str` or `Path`, *optional*): where `prompt.json` and `tokenizer.json` are; default: beside this file.
 
     Attributes:
         tokens (`dict[str, int]`): the token id of every code, in the order of the ICD tree.
@@ -24,7 +24,7 @@ class Prompt:
 
     def __init__(self, folder=None):
         folder = Path(folder or Path(__file__).parent)
-        # Not `AutoTokenizer`: for some families (Qwen2) it puts a tokenizer of its own in place of the one in the file
+        # Not `AutoTokenizer`: for some families (Qwen2) it replaces the tokenizer in the file by its own
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()

@@ -3,12 +3,15 @@
     {"source": "diabetes130", "licence": "CC BY 4.0", "credentialed": false, "fingerprint": "b6852758fdb0ddf9",
      "agreement": null, "patients": true, "before": {...}}
 
-`agreement` is the one under which credentialed data were obtained, where it is known. `before` is there if the training
-started from a checkpoint that had seen patients; its credentialed mark is inherited. The config of a checkpoint carries
-this as `provenance`, and `None` there means that it is not known.
+`agreement` is the one under which credentialed data were obtained, where it is known. `before` is present if the
+training started from a checkpoint that had seen patients; its credentialed mark is inherited. The config of a
+checkpoint carries this as `provenance`, and `None` there means that it is not known.
 """
 
-NO_PATIENTS = {
+from typing import Any
+
+
+NO_PATIENTS: dict[str, Any] = {
     "source": None,
     "licence": None,
     "credentialed": False,
@@ -23,15 +26,15 @@ def trained_on(before: dict | None, report: dict | None) -> dict | None:
     """The provenance of a model after a training on the patients of a prepared dataset.
 
     Args:
-        before (`dict`, *optional*): the provenance that it started with; `None` is not known.
-        report (`dict`, *optional*): `prepare.json` of the dataset; `None` is not known.
+        before (`dict`, *optional*): the provenance that it started with; `None` if not known.
+        report (`dict`, *optional*): `prepare.json` of the dataset; `None` if not known.
 
     Returns:
         the new provenance; `None` if the dataset is not known.
     """
     if report is None:
         return None
-    after = {
+    after: dict[str, Any] = {
         "source": report["source"],
         "licence": report["license"],
         "credentialed": report["credentialed"],

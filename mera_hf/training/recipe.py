@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ..errors import InputError
-from ..shipped import find_checkpoint
+from mera_hf.errors import InputError
+from mera_hf.shipped import find_checkpoint
 
 
-def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -> tuple:
+RECIPES = Path(__file__).parent / "recipes"  # the recipes that come with this package
+
+
+def parse_recipe(
+    path: str | Path, overrides: Sequence[str], trainer_config: type, fields: dict | None = None
+) -> tuple:
     """Read a recipe and the fields that override it.
 
     Args:
-        path (`str` or `Path`): the YAML file.
-        overrides (`list[str]`): such as `["--learning-rate", "1e-4"]`; hyphens and underscores are both fine.
+        path (`str` or `Path`): the YAML file, or the name of a recipe that comes with this package, such as `demo/train`.
+        overrides (`Sequence[str]`): such as `["--learning-rate", "1e-4"]`; hyphens and underscores are both fine.
         trainer_config (`type`): [`MeraTrainerConfig`] or [`MemorizationTrainerConfig`].
+        fields (`dict`, *optional*): such as `{"learning_rate": 1e-4}`; the value `None` means the field's default.
 
     Returns:
-        the trainer's config, its `output_dir` `None` where nobody named one, `trl.ModelConfig` and [`MeraArguments`].
+        the trainer's config, with `output_dir` `None` if none was named, `trl.ModelConfig` and [`MeraArguments`].
 
     Raises:
         [`InputError`]: for a missing file, broken YAML, an unknown key (with the nearest known one), a bad value, or a
@@ -31,12 +39,14 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
     from transformers.integrations import get_reporting_integration_callbacks
     from trl import ModelConfig, TrlParser
 
-    from .arguments import MeraArguments
+    from mera_hf.training.arguments import MeraArguments
 
     class RecipeParser(TrlParser):
         def error(self, message):  # argparse would print hundreds of options
             raise ValueError(message)
 
+    if (RECIPES / f"{path}.yaml").is_file() and not Path(path).exists():
+        path = RECIPES / f"{path}.yaml"
     try:
         keys = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -45,26 +55,29 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(keys, dict):
         raise InputError(f"{path} holds no `key: value` lines.")
-    parser = RecipeParser((trainer_config, ModelConfig, MeraArguments), allow_abbrev=False)
+    classes: Any = (trainer_config, ModelConfig, MeraArguments)
+    parser = RecipeParser(classes, allow_abbrev=False)
     known = {option[2:].replace("-", "_"): action for action in parser._actions for option in action.option_strings}
     named = {override[2:].split("=")[0].replace("-", "_") for override in overrides if override.startswith("--")}
-    for key in [*keys, *named]:
+    fields = fields or {}
+    for key in [*keys, *fields, *named]:
+        place = f"{path}: " if key in keys and key not in fields else ""
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            place = f"{path}: unknown field `{key}`" if key in keys else f"unknown option `--{key.replace('_', '-')}`"
-            raise InputError(f"{place}{f'; did you mean `{near[0]}`?' if near else '.'}")
-        if isinstance(keys.get(key), list) and known[key].nargs != "+":
-            raise InputError(f"{path}: `{key}` takes one value, not a list.")
+            what = f"field `{key}`" if key in keys or key in fields else f"option `--{key.replace('_', '-')}`"
+            raise InputError(f"{place}unknown {what}{f'; did you mean `{near[0]}`?' if near else '.'}")
+        if isinstance((keys | fields).get(key), list | tuple) and known[key].nargs != "+":
+            raise InputError(f"{place}`{key}` takes one value, not a list.")
     try:
         *recipe, rest = parser.parse_args_into_dataclasses(
-            [*_as_options(keys), *overrides], return_remaining_strings=True, look_for_args_file=False
+            [*_as_options(keys | fields), *overrides], return_remaining_strings=True, look_for_args_file=False
         )
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: {error}") from error
     if rest:
         raise InputError(f"{rest[0]!r} belongs to no option; options look like `--learning-rate 1e-4`.")
     if "output_dir" not in named and keys.get("output_dir") is None:
-        recipe[0].output_dir = None  # transformers would write to a folder of its own choice
+        recipe[0].output_dir = None  # otherwise transformers would write to a folder of its choice
     if recipe[1].model_name_or_path is not None:
         recipe[1].model_name_or_path = find_checkpoint(recipe[1].model_name_or_path)
     if (recipe[1].load_in_4bit or recipe[1].load_in_8bit) and importlib.util.find_spec("bitsandbytes") is None:
@@ -80,10 +93,10 @@ def parse_recipe(path: str | Path, overrides: list[str], trainer_config: type) -
 
 
 def _as_options(keys: dict) -> list[str]:
-    """The keys of a recipe as command-line options, so that their values are checked alike; null is the default."""
+    """Fields as command-line options, so that their values are checked the same way; null means the default."""
     options = []
     for key, value in keys.items():
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             options += [f"--{key}", *map(str, value)]
         elif value is not None:
             options.append(f"--{key}={json.dumps(value) if isinstance(value, dict | bool) else value}")

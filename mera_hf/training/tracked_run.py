@@ -11,8 +11,8 @@ class TrackedRun(TrainerCallback):
 
     Attributes:
         run (`dict`, *optional*):
-            `{"name": "wandb" or "trackio", "id": ..., "url": ...}`; the URL is `None` where the run is on this machine alone.
-            `None` without such a tracker: TensorBoard has neither ID nor link. Of both trackers, the one with a link.
+            `{"name": "wandb" or "trackio", "id": ..., "url": ...}`; the URL is `None` if the run is only on this
+            machine. `None` without such a tracker: TensorBoard has neither. With both trackers, the one with a link.
     """
 
     def __init__(self):

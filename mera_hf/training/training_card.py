@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mera_hf.files import write_text
+
 
 if TYPE_CHECKING:
     from trl.trainer.base_trainer import _BaseTrainer
@@ -44,17 +46,18 @@ was trained on patients, the agreement under which their data were obtained says
 def write_training_card(
     trainer: _BaseTrainer, what: str, model_name: str | None, dataset_name: str | None, tags: str | list[str] | None
 ) -> None:
-    """Write `README.md` into the output folder of a trainer: title, method, limits and citation; nothing of its data.
+    """Write `README.md` into the output folder of a trainer: title, method, limits, citation; nothing about its data.
 
     Args:
         trainer (`_BaseTrainer`): its `_name`, `_paper`, `_tag_names` and `args.output_dir` are read.
         what (`str`): one sentence on what the model does.
-        model_name (`str`, *optional*): title of the card; the trainer's name without it.
+        model_name (`str`, *optional*): title of the card; defaults to the trainer's name.
         dataset_name (`str`, *optional*): what it was trained on.
-        tags (`str` or `list[str]`, *optional*): tags beside the trainer's own.
+        tags (`str` or `list[str]`, *optional*): tags besides the trainer's own.
     """
     if not trainer.is_world_process_zero():
         return
+    assert trainer.args.output_dir is not None
     tags = [tags] if isinstance(tags, str) else list(tags or [])
     text = CARD.format(
         title=model_name or f"{trainer._name} model",
@@ -64,4 +67,4 @@ def write_training_card(
         dataset=f" Trained on: {dataset_name}." if dataset_name else "",
         tags="\n".join(f"- {tag}" for tag in dict.fromkeys([*trainer._tag_names, *tags])),
     )
-    Path(trainer.args.output_dir, "README.md").write_text(text, encoding="utf-8")
+    write_text(text, Path(trainer.args.output_dir, "README.md"))

@@ -17,8 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mera_hf import InputError, load_prepared
-from mera_hf.data.prepare import load_codes, whole_folder
+from mera_hf import InputError
+from mera_hf.data.prepared import Prepared
+from mera_hf.files import whole_folder
 
 
 def export(dataset: str, output_dir: str) -> dict[str, int]:
@@ -30,8 +31,8 @@ def export(dataset: str, output_dir: str) -> dict[str, int]:
     output = Path(output_dir)
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise InputError(f"`output_dir` {output_dir!r} is not empty; choose another folder.")
-    rows = []
-    for split, patients in load_prepared(dataset).items():
+    prepared, rows = Prepared.open(dataset), []
+    for split, patients in prepared.splits.items():
         for patient in patients:
             visits = [visit["codes"] for visit in patient["visits"]]
             rows.append(
@@ -44,8 +45,7 @@ def export(dataset: str, output_dir: str) -> dict[str, int]:
             )
     with whole_folder(output) as folder:
         pq.write_table(pa.Table.from_pylist(rows), folder / "visits.parquet", compression="zstd")
-        codes = [entry["code"] for entry in load_codes(dataset)]
-        (folder / "codes.json").write_text(json.dumps(codes) + "\n", encoding="utf-8")
+        (folder / "codes.json").write_text(json.dumps(prepared.codes) + "\n", encoding="utf-8")
     splits = [row["split"] for row in rows]
     return {split: splits.count(split) for split in dict.fromkeys(splits)}
 

@@ -12,7 +12,7 @@ from tiny import CODES
 
 from mera_hf.app.codes import Codes
 from mera_hf.app.launching import launch
-from mera_hf.app.reading import Cut, ranked, read
+from mera_hf.app.reading import ChosenCut, ranked, read
 from mera_hf.app.views import percent
 
 
@@ -159,7 +159,7 @@ def test_two_visits_a_ranking_and_a_cut_that_moves(visit, weighed):
     row = {"profile": told["profile"], "visits": [{"codes": codes} for codes in told["visits"]]}
     assert row["profile"] == {"sex": None, "age": None, "race": None}
     reading = read(model, tokenizer, row)
-    fitted = ranked(model, reading, Cut(), 10)
+    fitted = ranked(model, reading, ChosenCut(), 10)
 
     assert page.locator(".ranked .chance").all_text_contents() == [percent(row.probability) for row in fitted.rows]
     assert page.locator(".ranked button").evaluate_all("all => all.map(b => b.dataset.code)") == [
@@ -179,7 +179,7 @@ def test_two_visits_a_ranking_and_a_cut_that_moves(visit, weighed):
             "value => Math.abs(JSON.parse(document.querySelector('.ranking').dataset.record).eov_value - value) < 1e-9",
             arg=value,
         )
-        expected = ranked(model, reading, Cut(value), 10)
+        expected = ranked(model, reading, ChosenCut(value), 10)
         size, words = shown_set(page)
         assert size == expected.size and words.startswith("Your cut")
         assert page.locator(".ranked.in").count() == size == page.locator(".tick.in").count()
@@ -349,7 +349,7 @@ def test_profile_coverage_and_length(visit, plain):
             " return told.coverage === level && told.coverage_of === of; }",
             arg=[level, of],
         )
-        size = ranked(model, reading, Cut(coverage=level, coverage_of=of), 10).size
+        size = ranked(model, reading, ChosenCut(coverage=level, coverage_of=of), 10).size
         assert page.inner_text(".ranking h2").startswith(f"{size} code")
         assert page.locator(".cut").count() == 0, "there is no cut to move"
     page.get_by_label("EOV", exact=True).check()

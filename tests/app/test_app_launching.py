@@ -14,7 +14,7 @@ from mera_hf.errors import InputError
 
 
 TEMPLATES = Path(launching.__file__).parent / "templates"
-REPORT = Path(launching.__file__).parents[1] / "evaluation" / "report" / "templates" / "style.css.jinja"
+REPORT = Path(launching.__file__).parents[1] / "report" / "templates" / "style.css.jinja"
 COLOUR = re.compile(r"--(\w+): (#[0-9a-f]{6})")
 
 

@@ -6,7 +6,7 @@ import pytest
 from tiny import CODES
 
 from mera_hf.app.stored_patients import StoredPatients
-from mera_hf.data.prepare import load_prepared
+from mera_hf.data.prepared import load_prepared
 from mera_hf.errors import InputError
 
 

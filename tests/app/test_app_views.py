@@ -10,7 +10,7 @@ from tiny import CODES
 from mera_hf.app import views
 from mera_hf.app.codes import Codes
 from mera_hf.app.patient import EnteredPatient
-from mera_hf.app.reading import Cut, Ranked, Row, ranked, read, scale
+from mera_hf.app.reading import ChosenCut, CodeRow, CutRanking, ranked, read, scale
 
 
 EVIL = '<img src=x onerror="alert(1)">'
@@ -23,7 +23,7 @@ def codes_of(model):
 
 def page(model, tokenizer, cut=None, top_k=5, patient=PATIENT, chosen=None):
     reading = read(model, tokenizer, patient.row({"sex": "F", "age": 70.0}))
-    found = ranked(model, reading, cut or Cut(), top_k)
+    found = ranked(model, reading, cut or ChosenCut(), top_k)
     record = views.record(reading, found, patient, "tiny")
     return found, views.ranking(found, patient, codes_of(model), chosen, record), record
 
@@ -40,7 +40,7 @@ def lines(html):
 
 def test_the_line_stands_behind_the_set(plain):
     for value in (0.9, 0.2, 0.1, 0.05):
-        found, html, _ = page(*plain, Cut(value))
+        found, html, _ = page(*plain, ChosenCut(value))
         size = found.size
         if size == 0:
             expected = ["Your cut no code is likely enough to be in the set", 1, 2, 3, 4, 5]
@@ -56,11 +56,11 @@ def test_the_line_stands_behind_the_set(plain):
 
 def test_what_the_line_is_called(plain):
     assert any("EOV" in str(line) for line in lines(page(*plain)[1]))
-    found, html, record = page(*plain, Cut(coverage=0.9), top_k=19)
+    found, html, record = page(*plain, ChosenCut(coverage=0.9), top_k=19)
     assert 1 < found.size < 19 and f"90 % the {found.size} codes above are the predicted set" in lines(html)
     assert "On average over patients like those of the validation split, 90" in html
     assert "in_set" in record["ranking"][0] and record["coverage"] == 0.9
-    assert "have all codes of the visit in their set" in page(*plain, Cut(coverage=0.8, coverage_of="visits"))[1]
+    assert "have all codes of the visit in their set" in page(*plain, ChosenCut(coverage=0.8, coverage_of="visits"))[1]
 
 
 def test_history_chosen_code_and_probabilities(plain):
@@ -75,7 +75,7 @@ def test_what_was_recorded_is_counted_in_the_set(plain):
     model, tokenizer = plain
     order = [row.code for row in page(model, tokenizer, top_k=19)[0].rows]
     patient = EnteredPatient(PATIENT.visits, recorded=(order[0], order[18]))
-    found, html, _ = page(model, tokenizer, Cut(0.12), 19, patient)
+    found, html, _ = page(model, tokenizer, ChosenCut(0.12), 19, patient)
     assert 0 < found.size < 19
     assert "recorded at the next visit: 2 codes, 1 of them in the set." in html
     assert html.count("recorded</span>") == 2
@@ -107,15 +107,15 @@ def test_the_record_is_what_predict_prints(weighed):
     ],
 )
 def test_it_says_where_codes_do_not_stand_by_their_probability(plain, chances, reordered, says):
-    rows = [Row(rank, CODES[rank], "some", chance, chance) for rank, chance in enumerate(chances, start=1)]
-    html = views.ranking(Ranked(rows, 1, 1, Cut(), 0.1), PATIENT, codes_of(plain[0]), None, {}, reordered)
+    rows = [CodeRow(rank, CODES[rank], "some", chance, chance) for rank, chance in enumerate(chances, start=1)]
+    html = views.ranking(CutRanking(rows, 1, 1, ChosenCut(), 0.1), PATIENT, codes_of(plain[0]), None, {}, reordered)
     assert ("stand in the order of the model's score" in html) is says
     assert ("weighted F1" in html) is (reordered > 0)
 
 
 def test_bars_are_as_long_as_their_share(plain):
-    rows = [Row(1, CODES[0], "one", 0.2, 0.2), Row(2, CODES[1], "two", 0.05, 0.05)]
-    html = views.ranking(Ranked(rows, 1, 1, Cut(), 0.1), PATIENT, codes_of(plain[0]), None, {})
+    rows = [CodeRow(1, CODES[0], "one", 0.2, 0.2), CodeRow(2, CODES[1], "two", 0.05, 0.05)]
+    html = views.ranking(CutRanking(rows, 1, 1, ChosenCut(), 0.1), PATIENT, codes_of(plain[0]), None, {})
     assert re.findall(r"<i style=\"width: ([\d.]+)%", html) == ["80.00", "20.00"]  # a full bar is 25 %
 
 
@@ -136,11 +136,11 @@ def test_every_visit_can_be_filled_moved_and_removed(plain):
 def test_the_scale_places_codes_eov_and_the_cut(plain, weighed):
     for model, tokenizer in (plain, weighed):
         reading = read(model, tokenizer, PATIENT.row({}))
-        found = scale(model, reading, Cut())
+        found = scale(model, reading, ChosenCut())
         html = views.cut(found, codes_of(model))
         places = [float(place) for place in re.findall(r'class="tick[^"]*" style="left: ([\d.-]+)%', html)]
         assert len(places) == len(found.rows) and all(0 <= place <= 100 for place in places)
-        assert html.count('class="tick in"') == ranked(model, reading, Cut(), 1).size
+        assert html.count('class="tick in"') == ranked(model, reading, ChosenCut(), 1).size
         assert f'value="{found.value}"' in html and f'data-eov="{found.eov}"' in html
         assert ("at its probability" in html) is found.plain
     assert views.cut(None, codes_of(model)) == ""
@@ -203,7 +203,7 @@ def test_descriptions_of_a_checkpoint_are_text_and_never_markup(plain):
         _, reasons = explained(model, tokenizer)
         codes = codes_of(model)
         shown = [html, reasons, views.visits(PATIENT, codes), views.header(EVIL, 3, True), views.stored_head(EVIL)]
-        shown.append(views.cut(scale(model, read(model, tokenizer, PATIENT.row({})), Cut()), codes))
+        shown.append(views.cut(scale(model, read(model, tokenizer, PATIENT.row({})), ChosenCut()), codes))
     finally:
         model.config.descriptions = before
     for part in shown:

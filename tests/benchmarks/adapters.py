@@ -96,7 +96,7 @@ class _Side:
         self.inputs = {name: batch[name] for name in FORWARD_INPUTS if name in batch}
 
     def _losses(self, pools: Pools, targets: DecisionTargets) -> torch.Tensor:
-        contrast = contrastive_loss(pools, targets, self.hierarchy, {}, tau=1.0)
+        contrast = contrastive_loss(pools, targets, self.hierarchy, {})
         return torch.stack([contrast, confidence_loss(pools, targets, "atlop")])
 
     def ordinary(self) -> float:

@@ -9,6 +9,7 @@ Writes the time of each section and the peak memory, rankings included, to `eval
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -23,11 +24,11 @@ RANKERS = ("mera", "prevalence", "copy_history", "ridge", "logistic", "gru")
 
 
 def synthetic(n_patients: int, n_codes: int, seed: int = 0):
-    """`RankedPatients`, and the training visits of each code."""
+    """`RankedPatients` of all rankers."""
     import numpy as np
 
     from mera_hf.data.samples import Sample
-    from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
+    from mera_hf.evaluation.rankings.ranked import Cut, RankedPatients, Ranking
     from mera_hf.icd import IcdTree, sort_codes
 
     rng = np.random.default_rng(seed)
@@ -56,20 +57,16 @@ def synthetic(n_patients: int, n_codes: int, seed: int = 0):
             if probabilities is not None:
                 probabilities[row] = 1 / (1 + np.exp(-scores[order[row]]))
         sizes = np.full(n_patients, n_codes) if name == "prevalence" else rng.poisson(VISIT_CODES, n_patients)
-        rankings[name] = Ranking(order, sizes, probabilities)
-    return RankedPatients(samples, codes, rankings), (popularity * 50 * n_patients).astype(int)
+        rankings[name] = Ranking(order, Cut(sizes, "EOV" if name == "mera" else "threshold"), probabilities)
+    return RankedPatients(samples, codes, rankings, (popularity * 50 * n_patients).astype(int))
 
 
-def measure(patients, train_visits) -> dict[str, float]:
+def measure(patients) -> dict[str, float]:
     """Seconds of each section."""
     from mera_hf.evaluation.bootstrap import intervals_of_runs
-    from mera_hf.evaluation.coarse import measure_coarse
-    from mera_hf.evaluation.fairness import fairness_gaps
-    from mera_hf.evaluation.heart_failure import measure_heart_failure
     from mera_hf.evaluation.metrics import KS, recall_curve
-    from mera_hf.evaluation.strata import measure_strata
+    from mera_hf.evaluation.sections import SECTIONS, name_of
     from mera_hf.evaluation.tally import tally_ranking
-    from mera_hf.evaluation.tree_distance import measure_distance
 
     samples, rankings = patients.samples, patients.rankings.values()
     ks = [k for k in KS if k <= len(patients.codes)]
@@ -83,11 +80,7 @@ def measure(patients, train_visits) -> dict[str, float]:
     sections = {
         "rankers": rankers,
         "curves": lambda: [recall_curve(each.order, samples, max(ks)) for each in rankings],
-        "strata": lambda: measure_strata(patients, train_visits),
-        "fairness": lambda: fairness_gaps(patients),
-        "coarse": lambda: measure_coarse(patients),
-        "distance": lambda: measure_distance(patients),
-        "heart_failure": lambda: measure_heart_failure(patients),
+        **{name_of(section): functools.partial(section.measure, patients) for section in SECTIONS},
     }
     seconds = {}
     for name, section in sections.items():
@@ -112,9 +105,9 @@ def main() -> None:
         os.environ[f"{library}_NUM_THREADS"] = str(CORES)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    patients, train_visits = synthetic(args.patients, args.codes)
+    patients = synthetic(args.patients, args.codes)
     before = peak_mb()
-    seconds = measure(patients, train_visits)
+    seconds = measure(patients)
     result = {
         "command": f"python -m tests.benchmarks.evaluation_scale --patients {args.patients} --codes {args.codes}",
         "patients": args.patients,

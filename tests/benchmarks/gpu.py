@@ -25,13 +25,13 @@ from trl import ModelConfig, get_quantization_config
 
 from mera_hf.configuration_mera import MeraConfig
 from mera_hf.modeling_mera import MeraForDiagnosis
+from mera_hf.training.checkpoints import wrap_with_adapter
 from mera_hf.training.code_tokens import add_code_tokens
 from mera_hf.training.from_scratch import word_tokenizer
 from mera_hf.training.fused_loss import FusedLoss
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.mera_trainer import MeraTrainer
-from mera_hf.training.quantised import guard_quantised
-from mera_hf.training.stages import wrap_with_adapter
+from mera_hf.training.wrapped import guard_quantised
 
 from .cases import icd_codes, synthetic_patients
 from .loss import Case, against_products

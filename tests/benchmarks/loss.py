@@ -111,7 +111,7 @@ class Case:
 
     def losses(self, pools: Pools, targets: DecisionTargets) -> torch.Tensor:
         """L_CL at every level of the tree, and L_DCE."""
-        contrast = contrastive_loss(pools, targets, self.hierarchy, {}, tau=1.0)
+        contrast = contrastive_loss(pools, targets, self.hierarchy, {})
         return torch.stack([contrast, confidence_loss(pools, targets, "atlop")])
 
     def step(self, loss: FusedLoss) -> float:

@@ -54,9 +54,9 @@ WATCHED = """
 import resource, sys, time
 import psutil
 from mera_hf.cli.main import main
-from mera_hf.evaluation import predicting
+from mera_hf.evaluation.rankings import predict
 
-log, process, write, done = open(sys.argv[1], "w"), psutil.Process(), predicting._write_part, 0
+log, process, write, done = open(sys.argv[1], "w"), psutil.Process(), predict._write_part, 0
 started = time.perf_counter()
 
 def watched(table, path):
@@ -66,7 +66,7 @@ def watched(table, path):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(done, process.memory_info().rss, peak, time.perf_counter() - started, file=log, flush=True)
 
-predicting._write_part = watched
+predict._write_part = watched
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -9,7 +9,7 @@ from benchmarks import adapters, layouts, loss, ranking, training
 from benchmarks.__main__ import main
 from benchmarks.cases import icd_codes, language_model, synthetic_patients
 from benchmarks.rows import ROWS
-from benchmarks.table import MARKS, README, RESULTS, markdown, met
+from benchmarks.table import MARKS, README, RESULTS, SETTINGS, WORDS, markdown, met, settings
 from benchmarks.timing import best_of
 from cohort import write_visits
 
@@ -130,16 +130,19 @@ def test_results_have_their_form():
         assert entry["setting"].endswith(("thread", "threads"))
 
 
-def test_the_table_of_the_readme_is_that_of_the_results():
+def test_the_tables_are_those_of_the_results():
+    results = json.loads(RESULTS.read_text())
     table = README.read_text().split(MARKS[0])[1].split(MARKS[1])[0]
-    assert table.strip() == markdown(json.loads(RESULTS.read_text()))
+    assert table.strip() == markdown(results) and list(WORDS) == list(ROWS)
+    assert SETTINGS.read_text() == settings(results)
 
 
 def test_goals_are_met_from_either_side():
     entry = {"ratio": 2.0, "goal": 2.0, "better": "higher", "setting": "a / b"}
     assert met(entry) and met({**entry, "better": "lower"})
     assert not met({**entry, "ratio": 1.9}) and not met({**entry, "ratio": 2.1, "better": "lower"})
-    assert "at least 2 (missed) | a / b |" in markdown({"name": {**entry, "ratio": 1.9}})
+    missed = {"lora": {**entry, "ratio": 1.9}}
+    assert f"at least 2 (missed) | {WORDS['lora']} |" in markdown(missed) and "- `lora`: a / b" in settings(missed)
 
 
 def test_an_unknown_comparison_is_refused(capsys):

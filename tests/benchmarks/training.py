@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, Trainer
 
-from mera_hf.cli.recipe import open_dataset
 from mera_hf.data.prepare import prepare
+from mera_hf.data.prepared import Prepared
 from mera_hf.data.timelines import LengthSampler, TimelineDataset
 from mera_hf.timeline_mera import Timeline
+from mera_hf.training.checkpoints import load_model
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.mera_trainer import MeraTrainer
 from mera_hf.training.recipe import parse_recipe
-from mera_hf.training.stages import load_model
 
 from .timing import best_of
 
@@ -58,9 +58,9 @@ def _mera_trainer(dataset, folder: str, steps: int, overrides) -> tuple[MeraTrai
     options = ["--initialise", "random", "--max-steps", str(steps), "--output-dir", folder, "--disable-tqdm", "true"]
     options += ["--dataloader-pin-memory", "false"]  # for GPUs
     config, model_args, mera_args = parse_recipe(RECIPE, [*options, *overrides], MeraTrainerConfig)
-    splits, codes = open_dataset(dataset)
-    model, tokenizer = load_model(model_args, mera_args, splits, codes, config.seed)
-    trainer = MeraTrainer(model=model, args=config, train_dataset=splits["train"], processing_class=tokenizer)
+    prepared = Prepared.open(dataset)
+    model, tokenizer = load_model(model_args, mera_args, prepared.splits, prepared.codes, config.seed)
+    trainer = MeraTrainer(model=model, args=config, train_dataset=prepared.splits["train"], processing_class=tokenizer)
     lengths = trainer.train_dataset.lengths
     rows = [row for _, row in LengthSampler(lengths, config.train_batch_size, config.seed)]
     if len(rows) < steps * config.train_batch_size:

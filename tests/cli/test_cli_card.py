@@ -2,8 +2,8 @@
 
 import pytest
 from command import RECIPES, mera
-from evaluation.cases import metrics_dict
 from hub.cases_of_cards import TRAINING, write_checkpoint
+from ranking_cases import metrics_dict
 
 from mera_hf.evaluation.results import write_metrics
 

@@ -35,7 +35,7 @@ def test_evaluate_saves_rankings_when_asked(small, evaluated):
 
 
 def test_evaluating_anew_takes_old_rankings_away(small, evaluated, tmp_path, monkeypatch):
-    from mera_hf.evaluation import checkpoint
+    from mera_hf.evaluation import evaluate as checkpoint
 
     monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
     (tmp_path / "rankings.parquet").write_bytes((evaluated[0] / "rankings.parquet").read_bytes())

@@ -8,7 +8,7 @@ import pytest
 from command import mera, succeed
 from transformers import AutoModel, AutoTokenizer
 
-from mera_hf.data.prepare import load_prepared
+from mera_hf.data.prepared import load_prepared
 from mera_hf.evaluation.conformal import fit_conformal
 
 

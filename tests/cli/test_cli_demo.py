@@ -1,6 +1,7 @@
 """`mera demo`, with fewer patients, a smaller model and fewer steps."""
 
 import functools
+import json
 import socket
 
 import pytest
@@ -10,20 +11,22 @@ from command import SIZE, mera
 from mera_hf.cli import demo
 from mera_hf.data import prepare as prepare_module
 from mera_hf.evaluation.results import read_metrics
+from mera_hf.training import recipe
 
 
 @pytest.fixture
 def short(monkeypatch, tmp_path):
     for name in ("memorize", "train"):
-        keys = yaml.safe_load((demo.RECIPES / f"{name}.yaml").read_text()) | {
+        keys = yaml.safe_load((recipe.RECIPES / "demo" / f"{name}.yaml").read_text()) | {
             "max_steps": 2,
             "per_device_train_batch_size": 16,
         }
         if name == "memorize":
             keys["groups"] = False
             keys["from_scratch"] |= SIZE
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(keys))
-    monkeypatch.setattr(demo, "RECIPES", tmp_path)
+        (tmp_path / "recipes" / "demo").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "recipes" / "demo" / f"{name}.yaml").write_text(yaml.safe_dump(keys))
+    monkeypatch.setattr(recipe, "RECIPES", tmp_path / "recipes")
     monkeypatch.setattr(prepare_module, "prepare", functools.partial(prepare_module.prepare, sample=80))
     attempts = []
 
@@ -46,6 +49,11 @@ def test_the_demo_runs_through_and_leaves_everything_in_one_folder(short, tmp_pa
     }
     metrics = read_metrics(folder / "metrics.json")
     assert metrics["dataset"]["name"] == "diabetes130" and metrics["run"]["seed"] == 3
+    assert (
+        metrics["run"]["recipe"]
+        == json.loads((folder / "model" / "training.json").read_text())["recipe"]
+        == "demo/train"
+    )
     assert set(metrics["rankers"]) == {"mera", *demo.REFERENCES}
     for words in ("1. Prepare", "2. Memorize", "3. Train", "4. Evaluate", "5. Predict", f"everything is in {folder}"):
         assert words in run.out

@@ -6,7 +6,7 @@ import pytest
 from command import mera, succeed, train
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from mera_hf.evaluation.plain_ranking import rank_plain
+from mera_hf.evaluation.rankings.plain import rank_plain
 
 
 @pytest.fixture(scope="module")

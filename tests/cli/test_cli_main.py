@@ -12,6 +12,7 @@ from command import RECIPES, TINY, mera
 import mera_hf
 from mera_hf.cli import predict
 from mera_hf.cli.main import VERBS
+from mera_hf.training.recipe import RECIPES as SHIPPED
 
 
 def test_without_a_verb_the_help_lists_them_all():
@@ -94,10 +95,8 @@ def test_the_command_is_installed_and_starts_without_torch():
 
 
 def test_the_recipes_of_the_demo_come_with_the_package():
-    assert {path.name for path in (Path(mera_hf.__file__).parent / "cli" / "demo_recipe").glob("*.yaml")} == {
-        "memorize.yaml",
-        "train.yaml",
-    }
+    assert {path.name for path in (SHIPPED / "demo").glob("*.yaml")} == {"memorize.yaml", "train.yaml"}
+    assert SHIPPED.is_relative_to(Path(mera_hf.__file__).parent)
 
 
 WATCHED = """

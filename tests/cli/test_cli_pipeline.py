@@ -7,10 +7,10 @@ from cohort import visit_rows, write_visits
 from command import RECIPES, TINY, memorize, mera, succeed, train
 from transformers import AutoModel, AutoTokenizer
 
-from mera_hf.data.prepare import load_codes, load_prepared, read_report
+from mera_hf.data.prepared import load_codes, load_prepared, read_report
 from mera_hf.data.splits import split_hash
-from mera_hf.evaluation.findings import findings
 from mera_hf.evaluation.results import read_metrics
+from mera_hf.evaluation.sections.findings import findings
 
 
 SOURCES = ("visits_csv", "mimic3", "mimic4")
@@ -68,7 +68,7 @@ def test_the_mixed_source_keeps_both_versions_side_by_side(work):
 @pytest.mark.parametrize("source", SOURCES)
 def test_evaluate_writes_a_valid_report(work, source, tmp_path, monkeypatch):
     if source == "mimic4":  # the trained references take seconds at its hundreds of codes
-        from mera_hf.evaluation import checkpoint
+        from mera_hf.evaluation import evaluate as checkpoint
 
         monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
     folder, _ = work(source)
@@ -111,7 +111,7 @@ def few_references(checkpoint):
 
 
 def test_evaluate_without_a_folder_writes_nothing_and_says_so(small, monkeypatch):
-    from mera_hf.evaluation import checkpoint
+    from mera_hf.evaluation import evaluate as checkpoint
 
     monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
     before = sorted(small.rglob("*"))
@@ -120,7 +120,7 @@ def test_evaluate_without_a_folder_writes_nothing_and_says_so(small, monkeypatch
 
 
 def test_a_cohort_of_fewer_than_twenty_codes_is_measured_without_a_report(tmp_path, monkeypatch):
-    from mera_hf.evaluation import checkpoint
+    from mera_hf.evaluation import evaluate as checkpoint
 
     monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
     write_visits(tmp_path / "visits.csv", [row for row in visit_rows(90) if row[3] < "402"])
@@ -134,7 +134,7 @@ def test_a_cohort_of_fewer_than_twenty_codes_is_measured_without_a_report(tmp_pa
 
 
 def test_an_encoder_decoder_goes_the_whole_way(small, tmp_path, monkeypatch):
-    from mera_hf.evaluation import checkpoint
+    from mera_hf.evaluation import evaluate as checkpoint
 
     monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
     size = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4}

@@ -33,7 +33,7 @@ def test_evaluate_finds_the_training_log_too(monkeypatch):
         told.update(options)
         raise InputError("that is enough")
 
-    monkeypatch.setattr("mera_hf.evaluation.checkpoint.evaluate_checkpoint", evaluate_checkpoint)
+    monkeypatch.setattr("mera_hf.evaluation.evaluate.evaluate_checkpoint", evaluate_checkpoint)
     assert "that is enough" in mera("evaluate", NAME, "--dataset", "x").err
     assert (told["recipe"], told["seed"]) == ("tiny-cpu/train", 0) and told["training"]["log"]
 

@@ -10,9 +10,11 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from mera_hf.cli.prepare import add_parser, run
+from mera_hf.cli.main import main
+from mera_hf.cli.prepare import add_arguments, run
 from mera_hf.data import prepare as prepare_module
-from mera_hf.data.prepare import check_raw_files, load_codes, load_prepared, prepare, read_report
+from mera_hf.data.prepare import check_raw_files, prepare
+from mera_hf.data.prepared import load_codes, load_prepared, read_report
 from mera_hf.data.schema import DRG_VISITS_FEATURES, VISITS_FEATURES
 from mera_hf.data.splits import random_split
 from mera_hf.errors import InputError
@@ -246,7 +248,7 @@ def test_failure_leaves_nothing_behind(raw, tmp_path, monkeypatch, overwrite):
         raise OSError("disk full")
 
     # The card is written after the Parquet files.
-    monkeypatch.setattr("mera_hf.data.card.dataset_card", fail)
+    monkeypatch.setattr("mera_hf.data.prepare.dataset_card", fail)
     with pytest.raises(OSError, match="disk full"):
         prepare("visits_csv", folder, root / "out", overwrite=overwrite)
     assert {name: (root / name).read_bytes() for name in files(root)} == before
@@ -335,8 +337,8 @@ def test_load_prepared_refuses_what_is_broken(raw, tmp_path):
 
 def parse(*arguments):
     parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    return parser.parse_args(["prepare", *map(str, arguments)])
+    add_arguments(parser)
+    return parser.parse_args([*map(str, arguments)])
 
 
 def test_cli(raw, tmp_path, capsys):
@@ -354,6 +356,6 @@ def test_cli(raw, tmp_path, capsys):
 
 def test_cli_help_has_an_example(capsys):
     with pytest.raises(SystemExit):
-        parse("--help")
+        main(["prepare", "--help"])
     text = capsys.readouterr().out
     assert "mera prepare diabetes130 --output-dir data/diabetes130" in text and "--keep-single-visit" in text

@@ -134,9 +134,9 @@ def test_mimic3_counts_what_it_drops(raw):
         "diagnosis rows without an admission": 1,
         "DRG severities of visits (no table DRGCODES)": 6,
     }
-    _, report, dropped = normalize_codes(records, "drop")
+    _, unknown, dropped = normalize_codes(records, "drop")
     assert dropped == {"unknown codes": 1, "codes repeated within a visit": 1}
-    assert [(row["value"], row["count"]) for row in report.rows()] == [("99999", 1)]
+    assert [(row["value"], row["count"]) for row in unknown] == [("99999", 1)]
 
 
 @pytest.mark.parametrize("inside", ["", "hosp"])
@@ -312,6 +312,19 @@ def test_every_source_ends_in_the_schema(raw, source):
     check_visits(dataset)
 
 
+def test_unknown_codes_are_counted_and_the_most_frequent_comes_first(tmp_path):
+    path = tmp_path / "mine.csv"
+    rows = ("250.99,9", "E11.65,9", "250.99,10", "E11.65,9", "486,9")
+    path.write_text("patient,visit,code,version\n" + "".join(f"p,{i},{row}\n" for i, row in enumerate(rows)))
+    codes, unknown, dropped = normalize_codes(read("visits_csv", path), "drop")
+    assert codes["code"].to_list() == ["ICD9CM:486"] and dropped["unknown codes"] == 4
+    assert unknown == [
+        {"value": "E11.65", "version": "ICD9CM", "count": 2, "nearest": None, "other": "ICD10CM:E11.65"},
+        {"value": "250.99", "version": "ICD10CM", "count": 1, "nearest": None, "other": None},
+        {"value": "250.99", "version": "ICD9CM", "count": 1, "nearest": "ICD9CM:250.9", "other": None},
+    ]
+
+
 def test_gem_mapping(raw):
     codes, _, _ = normalize_codes(read("mimic4", raw("mimic4")), "error")
     to9, dropped = map_codes(codes, "ICD9CM")
@@ -427,8 +440,8 @@ def test_unknown_codes_are_refused_or_counted(raw, replace, message):
     records = read("visits_csv", raw("visits_csv", replace=replace))
     with pytest.raises(InputError, match=message):
         normalize_codes(records, "error")
-    codes, report, dropped = normalize_codes(records, "drop")
-    assert (codes.height, report.total, dropped["unknown codes"]) == (4, 1, 1)
+    codes, unknown, dropped = normalize_codes(records, "drop")
+    assert (codes.height, [row["count"] for row in unknown], dropped["unknown codes"]) == (4, [1], 1)
 
 
 def test_parquet_codes_must_be_text(tmp_path):

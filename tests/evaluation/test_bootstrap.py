@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from cases import random_orders, random_samples
+from ranking_cases import random_orders, random_samples
 
-from mera_hf.evaluation.bootstrap import intervals, percentiles, resampled
+from mera_hf.evaluation.bootstrap import all_draws, intervals, percentiles, resampled
 from mera_hf.evaluation.metrics import evaluate_ranking
 from mera_hf.evaluation.tally import tally_ranking
 
@@ -59,3 +59,9 @@ def test_intervals_are_seeded_and_narrow_with_patients(rng):
 
 def test_percentiles():
     assert percentiles(np.arange(101.0), 0.9) == pytest.approx([5, 95])
+
+
+def test_a_draw_counts_each_patient_as_often_as_it_is_drawn():
+    weights = all_draws(30, 500)
+    assert weights.shape == (30, 500) and (weights.sum(axis=0) == 30).all()
+    assert weights.mean() == 1 and weights.var() == pytest.approx(1, rel=0.1)  # Poisson, nearly

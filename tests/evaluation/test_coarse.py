@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from cases import random_patients
+from ranking_cases import random_patients, ranked
 from sklearn.metrics import f1_score
 
 from mera_hf.data.samples import Sample
-from mera_hf.evaluation.coarse import groupings, measure_coarse
 from mera_hf.evaluation.metrics import evaluate_ranking
-from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
+from mera_hf.evaluation.rankings.ranked import RankedPatients
+from mera_hf.evaluation.sections.coarse import groupings, measure
 from mera_hf.icd import sort_codes
 
 
@@ -15,7 +15,7 @@ CODES = ["ICD9CM:250", "ICD9CM:250.00", "ICD9CM:250.01", "ICD9CM:401.9", "ICD9CM
 
 def two_patients(**rankings):
     samples = [Sample(0, [[0]], [1, 2], {}), Sample(1, [[0]], [0, 4], {})]
-    return RankedPatients(samples, CODES, {name: Ranking(*each) for name, each in rankings.items()})
+    return RankedPatients(samples, CODES, rankings)
 
 
 def test_groups_of_codes():
@@ -30,7 +30,7 @@ def test_groups_of_codes():
 def test_by_hand():
     order = np.array([[3, 4, 1, 2, 0], [3, 4, 1, 2, 0]])
     chances = np.array([[0.5, 0.45, 0.4, 0.3, 0.1], [0.5, 0.45, 0.1, 0.1, 0.1]])
-    got = measure_coarse(two_patients(mera=(order, None, chances), gru=(order, None)))
+    got = measure(two_patients(mera=ranked(order, None, chances), gru=ranked(order)))
     category = got["category"]
     assert (category["groups"], category["patients"], category["codes_without"]) == (3, 2, 0)
     # Summed: 250 has 0.8 and 0.3, 401 0.5, 428 0.45: ranked 250, 401, 428 and 401, 428, 250; true are {250}, {250, 428}.
@@ -46,12 +46,12 @@ def test_by_hand():
 
 def test_patients_without_a_group_are_left_out_and_counted():
     samples = [Sample(0, [[0]], [0], {}), Sample(1, [[0]], [4], {})]
-    patients = RankedPatients(samples, CODES, {"mera": Ranking(np.array([[4, 3, 2, 1, 0]] * 2))})
-    got = measure_coarse(patients)["ccs"]
+    patients = RankedPatients(samples, CODES, {"mera": ranked(np.array([[4, 3, 2, 1, 0]] * 2))})
+    got = measure(patients)["ccs"]
     assert (got["patients"], got["true_codes_without"]) == (1, 1)
     assert got["rankers"]["mera"]["weighted_f1"] == 1
-    alone = RankedPatients(samples[:1], CODES, {"mera": Ranking(np.array([[4, 3, 2, 1, 0]]))})
-    assert measure_coarse(alone).keys() == {"category", "chapter"}
+    alone = RankedPatients(samples[:1], CODES, {"mera": ranked(np.array([[4, 3, 2, 1, 0]]))})
+    assert measure(alone).keys() == {"category", "chapter"}
 
 
 @pytest.mark.parametrize("width", [60, 35])
@@ -61,7 +61,7 @@ def test_equals_brute_force(width):
     codes = codes[:60]
     patients = random_patients(rng, 50, codes, ("mera", "gru"))
     cut = {
-        name: Ranking(
+        name: ranked(
             each.order[:, :width],
             each.set_sizes,
             None if each.probabilities is None else each.probabilities[:, :width],
@@ -69,7 +69,7 @@ def test_equals_brute_force(width):
         for name, each in patients.rankings.items()
     }
     patients = RankedPatients(patients.samples, codes, cut)
-    got = measure_coarse(patients)
+    got = measure(patients)
     for grouping, of_code in groupings(codes).items():
         names = list(dict.fromkeys(group for group in of_code if group))
         truth = np.zeros((50, len(names)), dtype=int)
@@ -83,14 +83,14 @@ def test_equals_brute_force(width):
                         score[of_code[code]] += float(ranking.probabilities[i, place])
                     elif of_code[code]:
                         score[of_code[code]] = max(score[of_code[code]], 1000 - place)
-                ranked = sorted(names, key=lambda group, score=score: -score[group])
+                best_first = sorted(names, key=lambda group, score=score: -score[group])
                 true = {of_code[code] for code in sample.target} - {None}
                 if not true:
                     continue
                 truth[i] = [group in true for group in names]
-                predicted[i] = [group in ranked[: len(true)] for group in names]
+                predicted[i] = [group in best_first[: len(true)] for group in names]
                 for k, values in recall.items():
-                    values.append(len(true & set(ranked[:k])) / len(true))
+                    values.append(len(true & set(best_first[:k])) / len(true))
             figures = got[grouping]["rankers"][name]
             expected = f1_score(truth, predicted, average="weighted", zero_division=0)
             assert figures["weighted_f1"] == pytest.approx(expected)
@@ -103,8 +103,8 @@ def test_groups_of_one_code_give_the_metrics_of_codes():
     rng = np.random.default_rng(2)
     codes = [f"ICD9CM:{code}" for code in range(240, 275) if code not in (247, 248, 257, 261, 262)]
     patients = random_patients(rng, 40, codes)
-    got = measure_coarse(patients)["category"]["rankers"]
-    for name, (order, _, _) in patients.rankings.items():
-        whole = evaluate_ranking(order, None, patients.samples, (10, 20))
+    got = measure(patients)["category"]["rankers"]
+    for name, ranking in patients.rankings.items():
+        whole = evaluate_ranking(ranking.order, None, patients.samples, (10, 20))
         for metric in ("recall@10", "recall@20", "weighted_f1"):
             assert got[name][metric] == pytest.approx(whole[metric])

@@ -10,13 +10,13 @@ from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.conformal import (
     FEWEST,
-    conformal_coverage,
     conformal_thresholds,
     fit_conformal,
     require_coverage,
 )
-from mera_hf.evaluation.model_ranking import rank_samples
+from mera_hf.evaluation.rankings.model import rank_samples
 from mera_hf.evaluation.reliability import true_places
+from mera_hf.evaluation.sections.coverage import measure as conformal_coverage
 
 
 def draw_patients(draw, count, codes=25):
@@ -149,7 +149,7 @@ def test_without_coverage_nothing_changes(fitted):
     plain.config.conformal = None
     samples = prediction_samples(rows, CODES)
     ours, theirs = rank_samples(model, tokenizer, samples), rank_samples(plain, tokenizer, samples)
-    assert torch.equal(ours.order, theirs.order) and torch.equal(ours.set_sizes, theirs.set_sizes)
+    assert np.array_equal(ours.order, theirs.order) and np.array_equal(ours.set_sizes, theirs.set_sizes)
 
 
 def test_sets_do_not_depend_on_what_else_was_fitted_on_validation(fitted):

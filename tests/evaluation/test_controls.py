@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
-from cases import learnable_samples, metrics_dict
+from ranking_cases import learnable_samples, metrics_dict, ranked
 
 from mera_hf.errors import InputError
-from mera_hf.evaluation.controls import (
+from mera_hf.evaluation.figures import spread
+from mera_hf.evaluation.metrics import evaluate_ranking
+from mera_hf.evaluation.rankings.reference import CopyHistory, Prevalence, rank_function
+from mera_hf.evaluation.sections.controls import (
     CONTROLS,
     control_sentence,
-    control_sentences,
     drop_interval,
     evaluation_controls,
+    sentences,
     shuffled_histories,
     shuffled_profiles,
 )
-from mera_hf.evaluation.metrics import evaluate_ranking
-from mera_hf.evaluation.reference import CopyHistory, Prevalence, rank_function
-from mera_hf.evaluation.results import spread
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def test_profiles_are_shuffled_alone(samples):
 def test_the_control_breaks_copying_and_leaves_prevalence(samples):
     for ranker, falls in ((CopyHistory(), True), (Prevalence(), False)):
         rank = rank_function(ranker.fit(samples, 24, samples), samples)
-        order, sizes = rank(samples)
-        own = evaluate_ranking(order, sizes, samples, (4,))
-        sections = evaluation_controls(lambda shown, _, rank=rank: rank(shown), order, samples, (4,))
+        ranking = rank(samples)
+        own = evaluate_ranking(ranking.order, ranking.set_sizes, samples, (4,))
+        sections = evaluation_controls(lambda shown, _, rank=rank: rank(shown), ranking.order, samples, (4,))
         control, drop = sections["controls"]["shuffled_history"], sections["drops"]["shuffled_history"]["recall@4"]
         assert (control["recall@4"] < own["recall@4"] - 0.2) if falls else control == own
         assert (drop[0] > 0.2) if falls else drop == [0.0, 0.0]
@@ -61,7 +61,7 @@ def test_the_control_breaks_copying_and_leaves_prevalence(samples):
 
 def test_repeated_codes_are_those_of_the_patients_own_history(samples):
     own_order = np.tile(np.arange(24), (len(samples), 1))
-    sections = evaluation_controls(lambda shown, _: (own_order, None), own_order, samples, (12,))
+    sections = evaluation_controls(lambda shown, _: ranked(own_order), own_order, samples, (12,))
     assert sections["controls"]["shuffled_history"] == evaluate_ranking(own_order, None, samples, (12,))
 
 
@@ -71,7 +71,7 @@ def test_the_profile_is_shuffled_for_those_who_read_one(samples):
     def names(shown, **options):
         titles = []
         sections = evaluation_controls(
-            lambda _, title: titles.append(title) or (order, None), order, shown, (4,), **options
+            lambda _, title: titles.append(title) or ranked(order), order, shown, (4,), **options
         )
         assert [title.replace(" ", "_") for title in titles] == list(sections["controls"]) == list(sections["drops"])
         return list(sections["controls"])
@@ -163,9 +163,9 @@ def test_a_sentence_has_the_figures():
 
 
 def test_sentences_of_metrics():
-    (text,) = control_sentences(metrics_dict())
+    (text,) = sentences(metrics_dict())
     assert "of 43.5 % instead of 64.1 %. What it loses" in text
     assert text.endswith("Ranking by prevalence alone gives 50.7 %.")
-    (undecided,) = control_sentences(metrics_dict(drops={"shuffled_history": {"recall@20": [-0.1, 0.5]}}))
+    (undecided,) = sentences(metrics_dict(drops={"shuffled_history": {"recall@20": [-0.1, 0.5]}}))
     assert "too few" in undecided
-    assert control_sentences(metrics_dict(controls={})) == []
+    assert sentences(metrics_dict(controls={})) == []

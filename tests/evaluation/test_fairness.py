@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from cases import random_patients
+from ranking_cases import random_patients, ranked
 
 from mera_hf.data.samples import Sample
-from mera_hf.evaluation.fairness import fairness_gaps
 from mera_hf.evaluation.metrics import evaluate_ranking
-from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
+from mera_hf.evaluation.rankings.ranked import RankedPatients
+from mera_hf.evaluation.sections.fairness import measure
 
 
 CODES = [f"ICD9CM:{code}" for code in range(240, 280) if code not in (247, 248)]  # categories of one chapter
@@ -22,12 +22,12 @@ def groups(sizes, hit_share, seed=0):
             samples.append(Sample(len(samples), [[0]], [true], {"race": group}))
             order.append([true, *others] if rng.random() < hit_share[group] else [*others, true])
     order = np.array(order, dtype=np.int32)
-    return RankedPatients(samples, CODES, {"mera": Ranking(order, np.ones(len(order), dtype=int))})
+    return RankedPatients(samples, CODES, {"mera": ranked(order, np.ones(len(order), dtype=int))})
 
 
 def test_a_gap_is_found_and_named():
     patients = groups({"a": 300, "b": 300, "c": 300}, {"a": 0.9, "b": 0.7, "c": 0.3})
-    gap = fairness_gaps(patients, resamples=200)["race"]["recall@20"]
+    gap = measure(patients, resamples=200)["race"]["recall@20"]
     assert (gap["best"], gap["worst"]) == ("a", "c") == (gap["held_out"]["best"], gap["held_out"]["worst"])
     assert gap["interval"][0] < gap["gap"] < gap["interval"][1] and gap["gap"] == pytest.approx(0.6, abs=0.1)
     held_out = gap["held_out"]
@@ -38,8 +38,8 @@ def test_a_gap_is_found_and_named():
 
 def test_the_gap_is_the_difference_of_the_groups_own_figures():
     patients = groups({"a": 150, "b": 250}, {"a": 0.5, "b": 0.8})
-    gaps = fairness_gaps(patients, resamples=2)["race"]
-    order, sizes, _ = patients.rankings["mera"]
+    gaps = measure(patients, resamples=2)["race"]
+    order, sizes = patients.rankings["mera"].order, patients.rankings["mera"].set_sizes
     own = {}
     for group in "ab":
         rows = [i for i, sample in enumerate(patients.samples) if sample.profile["race"] == group]
@@ -54,7 +54,7 @@ def test_without_a_difference_the_gap_leans_upward_and_the_held_out_difference_d
     gaps, held_out = [], []
     for seed in range(30):
         patients = groups(dict.fromkeys("abcdef", 100), dict.fromkeys("abcdef", 0.5), seed)
-        found = fairness_gaps(patients, resamples=2, seed=seed)["race"]["recall@20"]
+        found = measure(patients, resamples=2, seed=seed)["race"]["recall@20"]
         gaps.append(found["gap"])
         held_out.append(found["held_out"]["difference"])
     assert np.mean(gaps) > 0.05
@@ -63,8 +63,8 @@ def test_without_a_difference_the_gap_leans_upward_and_the_held_out_difference_d
 
 def test_small_and_unknown_groups_take_no_part():
     shares = {"a": 0.9, "b": 0.5, "c": 0.1, None: 0.0}
-    section = fairness_gaps(groups({"a": 120, "b": 110, "c": 99, None: 150}, shares), resamples=2)
+    section = measure(groups({"a": 120, "b": 110, "c": 99, None: 150}, shares), resamples=2)
     assert {section["race"]["recall@20"][end] for end in ("best", "worst")} == {"a", "b"}
-    assert fairness_gaps(groups({"a": 120, "b": 99, None: 300}, shares), resamples=2) == {}
-    assert fairness_gaps(random_patients(np.random.default_rng(0)), resamples=2) == {}
-    assert fairness_gaps(groups({None: 200}, shares), resamples=2) == {}
+    assert measure(groups({"a": 120, "b": 99, None: 300}, shares), resamples=2) == {}
+    assert measure(random_patients(np.random.default_rng(0)), resamples=2) == {}
+    assert measure(groups({None: 200}, shares), resamples=2) == {}

@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-from cases import metrics_dict
+from ranking_cases import metrics_dict
 
 from mera_hf.errors import InputError
-from mera_hf.evaluation.findings import duplicate_codes, findings, findings_text
 from mera_hf.evaluation.results import read_metrics, validate_metrics, write_metrics
+from mera_hf.evaluation.sections.findings import findings, findings_text
 
 
 LOG = [
@@ -169,12 +169,6 @@ def test_validation_far_above_test():
     metrics = metrics_dict()
     metrics["dataset"]["split"] = "validation"
     assert signatures(metrics, training) == []
-
-
-def test_generated_lists_that_repeat_a_code():
-    (finding,) = duplicate_codes([["a", "b"], ["a", "b", "a"], []])
-    assert finding["signature"] == "duplicate_codes" and finding["says"].startswith("1 of 3 generated lists")
-    assert duplicate_codes([["a", "b"], []]) == []
 
 
 def test_measured_checkpoints_of_this_project():

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from cases import ICD_CODES, random_patients
+from ranking_cases import ICD_CODES, random_patients, ranked
 from sklearn.metrics import f1_score, roc_auc_score
 
 from mera_hf.data.samples import Sample
-from mera_hf.evaluation.heart_failure import measure_heart_failure
-from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
-from mera_hf.evaluation.strata import draw_patients, interval
+from mera_hf.evaluation.bootstrap import all_draws, percentiles
+from mera_hf.evaluation.rankings.ranked import RankedPatients
+from mera_hf.evaluation.sections.heart_failure import measure
 
 
 CODES = ["ICD9CM:401.9", "ICD9CM:428.0", "ICD9CM:428.1", "ICD10CM:I50.9"]
@@ -14,7 +14,7 @@ CODES = ["ICD9CM:401.9", "ICD9CM:428.0", "ICD9CM:428.1", "ICD10CM:I50.9"]
 
 def patients_of(with_it, order, probabilities=None):
     samples = [Sample(i, [[0]], [1] if one else [0], {}) for i, one in enumerate(with_it)]
-    return RankedPatients(samples, CODES, {"mera": Ranking(np.array(order), None, probabilities)})
+    return RankedPatients(samples, CODES, {"mera": ranked(np.array(order), None, probabilities)})
 
 
 def test_by_hand():
@@ -23,7 +23,7 @@ def test_by_hand():
     chances = np.array(
         [[0.6, 0.9, 0.5, 0.0]] * 8 + [[0.1, 0.9, 0.1, 0.0]] * 2 + [[0.1, 0.9, 0.1, 0.0]] * 9 + [[0.6, 0.9, 0.5, 0.0]]
     )
-    got = measure_heart_failure(patients_of([True] * 10 + [False] * 10, order, chances), resamples=50)
+    got = measure(patients_of([True] * 10 + [False] * 10, order, chances), resamples=50)
     # 8 x 9 pairs in order, 8 x 1 and 2 x 9 ties, 2 x 1 the wrong way round
     assert got["patients_with"] == 10 and got["rankers"]["mera"]["auc"] == pytest.approx((72 + (8 + 18) / 2) / 100)
     assert got["rankers"]["mera"]["f1"] == pytest.approx(2 * 8 / (9 + 10))
@@ -34,25 +34,25 @@ def test_by_hand():
 
 def test_without_probabilities_the_first_code_counts_and_there_is_no_f1():
     order = [[3, 0, 1, 2]] * 10 + [[0, 2, 1, 3]] * 10
-    assert measure_heart_failure(patients_of([True] * 10 + [False] * 10, order), 2)["rankers"]["mera"] == {"auc": 1.0}
+    assert measure(patients_of([True] * 10 + [False] * 10, order), 2)["rankers"]["mera"] == {"auc": 1.0}
 
 
 @pytest.mark.parametrize(("having", "lacking", "word"), [(9, 30, "with"), (30, 9, "without")])
 def test_too_few_patients_are_not_measured(having, lacking, word):
     patients = patients_of([True] * having + [False] * lacking, [[0, 1, 2, 3]] * (having + lacking))
     reason = f"< 10 patients {word} heart failure at the visit to be predicted"
-    assert measure_heart_failure(patients) == {"skipped": reason}
+    assert measure(patients) == {"skipped": reason}
 
 
 def test_a_data_set_without_such_codes_says_so():
     patients = random_patients(np.random.default_rng(0), codes=ICD_CODES[:5])
-    assert measure_heart_failure(patients) == {"skipped": "no candidate code is one of heart failure (428, I50)"}
+    assert measure(patients) == {"skipped": "no candidate code is one of heart failure (428, I50)"}
 
 
 def test_intervals_equal_scikit_learn_on_the_resampled_patients():
     patients = random_patients(np.random.default_rng(4), 70)
-    got = measure_heart_failure(patients, resamples=60, seed=2)
-    order, _, probabilities = patients.rankings["mera"]
+    got = measure(patients, resamples=60, seed=2)
+    order, probabilities = patients.rankings["mera"].order, patients.rankings["mera"].probabilities
     of_code = np.empty_like(probabilities)
     np.put_along_axis(of_code, order, probabilities, axis=1)
     scores = 1 - np.prod(1 - of_code[:, [7, 8]].astype(float), axis=1)
@@ -61,10 +61,10 @@ def test_intervals_equal_scikit_learn_on_the_resampled_patients():
     assert got["rankers"]["mera"]["f1"] == pytest.approx(f1_score(truth, scores > 0.5))
     first = [min(row.tolist().index(7), row.tolist().index(8)) for row in patients.rankings["copy_history"].order]
     assert got["rankers"]["copy_history"] == {"auc": pytest.approx(roc_auc_score(truth, -np.array(first)))}
-    weights = draw_patients(70, 60, seed=2)
+    weights = all_draws(70, 60, seed=2)
     auc = [roc_auc_score(truth, scores, sample_weight=draw) for draw in weights.T]
     f1 = [f1_score(truth, scores > 0.5, sample_weight=draw) for draw in weights.T]
     assert got["intervals"]["mera"] == {
-        "auc": pytest.approx(interval(auc)),
-        "f1": pytest.approx(interval(f1), abs=1e-6),
+        "auc": pytest.approx(percentiles(auc)),
+        "f1": pytest.approx(percentiles(f1), abs=1e-6),
     }

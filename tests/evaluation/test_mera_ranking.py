@@ -7,7 +7,7 @@ from pathlib import Path
 import evaluate
 import numpy as np
 import pytest
-from cases import random_orders, random_samples
+from ranking_cases import random_orders, random_samples
 
 import mera_hf
 from mera_hf.data.samples import Sample

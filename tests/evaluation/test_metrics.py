@@ -1,8 +1,8 @@
 import ir_measures
 import numpy as np
 import pytest
-from cases import random_orders, random_samples
 from ir_measures import AP, P, Qrel, R, ScoredDoc, nDCG
+from ranking_cases import random_orders, random_samples
 from sklearn.metrics import f1_score
 
 from mera_hf.data.samples import Sample, multi_hot

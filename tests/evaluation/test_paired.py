@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from cases import random_orders, random_samples
+from ranking_cases import random_orders, random_samples
 from scipy.stats import permutation_test
 
 from mera_hf.data.samples import Sample, multi_hot

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from cases import learnable_samples, random_samples
+from ranking_cases import learnable_samples, random_samples
 
 from mera_hf.data.samples import Sample, multi_hot
 from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import evaluate_ranking, order_from_scores
-from mera_hf.evaluation.reference import (
+from mera_hf.evaluation.rankings.reference import (
     CopyHistory,
     Gru,
     Logistic,
@@ -132,9 +132,9 @@ def test_rank_function_cuts_at_the_threshold():
         def scores(self, samples):
             return np.array([[0.1, 0.9, 0.2], [0.1, 0.3, 0.8]], dtype=np.float32)[: len(samples)]
 
-    order, set_sizes = rank_function(Fixed(), samples)(samples)
-    assert order.tolist() == [[1, 2, 0], [2, 1, 0]]
-    assert set_sizes.tolist() == [1, 1]
+    ranking = rank_function(Fixed(), samples)(samples)
+    assert ranking.order.tolist() == [[1, 2, 0], [2, 1, 0]]
+    assert ranking.set_sizes.tolist() == [1, 1] and ranking.cut.by == "threshold"
 
 
 def test_all_references_at_once(learnable):
@@ -142,8 +142,8 @@ def test_all_references_at_once(learnable):
     functions = fit_references(train[:60], 24, validation[:30])
     assert list(functions) == ["prevalence", "copy_history", "ridge", "logistic", "gru"]
     for rank in functions.values():
-        order, set_sizes = rank(validation)
-        assert evaluate_ranking(order, set_sizes, validation, (10,))["recall@10"] > 0
+        ranking = rank(validation)
+        assert evaluate_ranking(ranking.order, ranking.set_sizes, validation, (10,))["recall@10"] > 0
 
 
 def test_no_patients_to_learn_from(learnable):

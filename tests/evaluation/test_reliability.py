@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from cases import random_orders, random_samples
+from ranking_cases import random_orders, random_samples
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss

@@ -5,21 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import expit, logsumexp
 from tiny import FAMILIES, randomise_head, texts
 
-from mera_hf.data.prepare import load_codes, load_prepared, prepare
+from mera_hf.data.prepare import prepare
+from mera_hf.data.prepared import load_codes, load_prepared
 from mera_hf.data.samples import Sample, prediction_samples
-from mera_hf.evaluation import severity as module
-from mera_hf.evaluation.calibration_words import calibration_words
-from mera_hf.evaluation.checkpoint import evaluate_checkpoint
-from mera_hf.evaluation.model_ranking import rank_samples
-from mera_hf.evaluation.severity import (
+from mera_hf.evaluation.evaluate import evaluate_checkpoint
+from mera_hf.evaluation.rankings.model import rank_samples
+from mera_hf.evaluation.sections import severity as module
+from mera_hf.evaluation.sections.severity import (
     MISSING,
     comorbidities,
     drg_groups,
     measure_title,
     severity_figures,
     spearman,
+    table,
     target_severity,
 )
 from mera_hf.training.code_tokens import add_code_tokens
@@ -192,7 +194,7 @@ def test_the_demo_is_measured_against_its_drg_severities(evaluated):
     figures = graded.metrics["calibration"]["severity"]
     assert figures["known"] == {"drg_severity": known.sum()}
     ranking = rank_samples(model, tokenizer, samples)
-    said = (ranking.eov_logits - ranking.logits.logsumexp(-1)).sigmoid().numpy()
+    said = expit(ranking.eov_logits - logsumexp(ranking.logits, axis=-1))
     expected = stats.spearmanr(said[known], severity[known]).statistic
     assert figures["correlations"]["eov_probability"]["drg_severity"]["rho"] == pytest.approx(expected)
 
@@ -205,12 +207,12 @@ def test_the_demo_is_measured_against_its_drg_severities(evaluated):
 def test_the_report_shows_the_row_where_there_is_one(evaluated):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
-    from mera_hf.evaluation.report import render_report
+    from mera_hf.report import render_report
 
     graded, plain = (evaluation.report for evaluation in evaluated[-1])
     n = graded["metrics"]["calibration"]["severity"]["known"]["drg_severity"]
     title = f"DRG severity of the visit (n {n})"
-    assert calibration_words(graded["metrics"])["severity"][-1][0] == title
+    assert table(graded["metrics"]).rows[-1].title == title
     page, other = render_report(graded), render_report(plain)
     assert title in page and "coded after discharge" in page
     assert "DRG" not in other

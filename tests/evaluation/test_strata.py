@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
-from cases import ICD_CODES, random_patients
+from ranking_cases import ICD_CODES, random_patients, ranked
 from sklearn.metrics import f1_score
 
 from mera_hf.data.samples import Sample
-from mera_hf.evaluation import strata as strata_module
+from mera_hf.evaluation.bootstrap import all_draws
 from mera_hf.evaluation.metrics import evaluate_ranking
-from mera_hf.evaluation.ranked_patients import RankedPatients, Ranking
-from mera_hf.evaluation.strata import Strata, draw_patients, measure_strata, stratifications
+from mera_hf.evaluation.rankings.ranked import RankedPatients
+from mera_hf.evaluation.sections import strata as strata_module
+from mera_hf.evaluation.sections.strata import Strata, measure, stratifications
 
 
 TRAIN_VISITS = [0, 5, 6, 20, 21, 99, 100, 101, 500, 3, 1000]
@@ -15,12 +16,12 @@ TRAIN_VISITS = [0, 5, 6, 20, 21, 99, 100, 101, 500, 3, 1000]
 
 @pytest.fixture
 def patients():
-    return random_patients(np.random.default_rng(3), patients=80)
+    return random_patients(np.random.default_rng(3), patients=80, train_visits=TRAIN_VISITS)
 
 
 def brute_force(patients, ranker, inside, k):
     """Definitions read out loud, with sets; `inside(sample, code)` says whether a pair is in the stratum."""
-    order, sizes, _ = patients.rankings[ranker]
+    order, sizes = patients.rankings[ranker].order, patients.rankings[ranker].set_sizes
     recall, hits, true_codes, counted = [], 0, 0, 0
     truth, at_size, at_eov = (np.zeros((len(patients), len(patients.codes)), dtype=int) for _ in range(3))
     for i, sample in enumerate(patients.samples):
@@ -74,8 +75,8 @@ STRATA = {
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("ranker", ["mera", "copy_history"])
 def test_equals_brute_force_and_sklearn(seed, ranker):
-    patients = random_patients(np.random.default_rng(seed), patients=120)
-    section = measure_strata(patients, TRAIN_VISITS, resamples=2)
+    patients = random_patients(np.random.default_rng(seed), patients=120, train_visits=TRAIN_VISITS)
+    section = measure(patients, resamples=2)
     for (name, stratum), inside in STRATA.items():
         expected = brute_force(patients, ranker, inside, 10)
         assert expected["patients"] >= 10, f"{name} {stratum} is not tested"
@@ -94,8 +95,8 @@ def test_by_hand():
     codes = ["ICD9CM:250.00", "ICD9CM:250.01", "ICD9CM:401.9", "ICD9CM:428.0"]
     samples = [Sample(0, [[3], [0]], [0, 1], {}), Sample(1, [[2]], [1, 2, 3], {})] * 5
     order = np.array([[0, 2, 1, 3]] * 10, dtype=np.int32)
-    patients = RankedPatients(samples, codes, {"mera": Ranking(order, np.array([1, 0] * 5))})
-    strata = Strata(patients, stratifications(patients, [1, 5, 101, 2000]), ks=(2,))
+    patients = RankedPatients(samples, codes, {"mera": ranked(order, np.array([1, 0] * 5))}, [1, 5, 101, 2000])
+    strata = Strata(patients, stratifications(patients), ks=(2,))
     got = {label: {m: float(x[i]) for m, x in strata.figures("mera").items()} for i, label in enumerate(strata.labels)}
     rare = got["training_frequency", "<= 5"]
     # Of {0, 1} and {1}, the first two codes hold 0
@@ -118,9 +119,10 @@ def test_by_hand():
 
 
 def test_the_parts_sum_to_the_whole():
-    patients = random_patients(np.random.default_rng(3), patients=600)
-    whole = evaluate_ranking(*patients.rankings["mera"][:2], patients.samples, (10,))
-    section = measure_strata(patients, TRAIN_VISITS, resamples=2)
+    patients = random_patients(np.random.default_rng(3), patients=600, train_visits=TRAIN_VISITS)
+    ranking = patients.rankings["mera"]
+    whole = evaluate_ranking(ranking.order, ranking.set_sizes, patients.samples, (10,))
+    section = measure(patients, resamples=2)
     del section["training_frequency"]["< 100"]  # overlaps the others
     true_codes = sum(len(sample.target) for sample in patients.samples)
     for name, strata in section.items():
@@ -148,25 +150,29 @@ def test_fewer_than_ten_patients_are_not_measured(patients):
     fewer = RankedPatients(
         [patients.samples[i] for i in rows],
         patients.codes,
-        {name: Ranking(each.order[rows], each.set_sizes[rows]) for name, each in patients.rankings.items()},
+        {name: ranked(each.order[rows], each.set_sizes[rows]) for name, each in patients.rankings.items()},
+        patients.train_visits,
     )
-    section = measure_strata(fewer, TRAIN_VISITS, resamples=2)
+    section = measure(fewer, resamples=2)
     assert section["sex"]["female"] == {"patients": "< 10"}
     assert section["sex"]["male"]["patients"] == len(rest) and "unknown" not in section["sex"]
 
 
 def test_draws_equal_measuring_the_resampled_patients(patients):
-    strata = Strata(patients, stratifications(patients, TRAIN_VISITS), ks=(5,))
-    weights = draw_patients(len(patients), 40, seed=1)
+    strata = Strata(patients, stratifications(patients), ks=(5,))
+    weights = all_draws(len(patients), 40, seed=1)
     got = strata.resampled("mera", weights)
     assert {"recall@5", "weighted_f1", "weighted_f1_eov"} == got.keys()
     for draw in range(40):
         drawn = np.repeat(np.arange(len(patients)), weights[:, draw].astype(int))
-        order, sizes, _ = patients.rankings["mera"]
+        mera = patients.rankings["mera"]
         again = RankedPatients(
-            [patients.samples[i] for i in drawn], patients.codes, {"mera": Ranking(order[drawn], sizes[drawn])}
+            [patients.samples[i] for i in drawn],
+            patients.codes,
+            {"mera": ranked(mera.order[drawn], mera.set_sizes[drawn])},
+            patients.train_visits,
         )
-        figures = Strata(again, stratifications(again, TRAIN_VISITS), ks=(5,))
+        figures = Strata(again, stratifications(again), ks=(5,))
         measured = figures.figures("mera")
         where = {label: i for i, label in enumerate(figures.labels)}
         for i, label in enumerate(strata.labels):
@@ -176,9 +182,9 @@ def test_draws_equal_measuring_the_resampled_patients(patients):
 
 
 def test_intervals_are_seeded_and_hold_the_figure(patients):
-    section = measure_strata(patients, TRAIN_VISITS, resamples=200)
-    assert section == measure_strata(patients, TRAIN_VISITS, resamples=200)
-    assert section != measure_strata(patients, TRAIN_VISITS, resamples=200, seed=1)
+    section = measure(patients, resamples=200)
+    assert section == measure(patients, resamples=200)
+    assert section != measure(patients, resamples=200, seed=1)
     female = section["sex"]["female"]
     low, high = female["intervals"]["mera"]["recall@10"]
     assert low < female["rankers"]["mera"]["recall@10"] < high
@@ -186,12 +192,6 @@ def test_intervals_are_seeded_and_hold_the_figure(patients):
 
 def test_huge_sets_have_no_interval(patients, monkeypatch):
     monkeypatch.setattr(strata_module, "MOST_PAIRS", 10)
-    strata = Strata(patients, stratifications(patients, TRAIN_VISITS), ks=(5,))
+    strata = Strata(patients, stratifications(patients), ks=(5,))
     assert "weighted_f1_eov" not in strata.resampled("mera", np.ones((len(patients), 1)))
     assert "weighted_f1_eov" in strata.figures("mera")
-
-
-def test_a_draw_counts_each_patient_as_often_as_it_is_drawn():
-    weights = draw_patients(30, 500)
-    assert weights.shape == (30, 500) and (weights.sum(axis=0) == 30).all()
-    assert weights.mean() == 1 and weights.var() == pytest.approx(1, rel=0.1)  # Poisson, nearly

@@ -78,8 +78,8 @@ def _trained(tmp_path_factory):
     from trl import ModelConfig
 
     from mera_hf.training.arguments import MeraArguments
+    from mera_hf.training.checkpoints import load_model, save_checkpoint, wrap_with_adapter
     from mera_hf.training.provenance import NO_PATIENTS
-    from mera_hf.training.stages import load_model, save_checkpoint, wrap_with_adapter
 
     folder = tmp_path_factory.mktemp("trained")
     save_checkpoint(*tiny_mera(seed=1, provenance=dict(NO_PATIENTS)), folder / "base")

@@ -5,14 +5,14 @@ import json
 
 import pytest
 import yaml
-from evaluation.cases import metrics_dict
-from evaluation.full_metrics import full_metrics
+from full_metrics import full_metrics
 from huggingface_hub import DatasetCard, parse_eval_result_entries
+from ranking_cases import metrics_dict
 
 from mera_hf.data.prepare import prepare
 from mera_hf.data.splits import random_split, split_hash
 from mera_hf.errors import InputError
-from mera_hf.evaluation.results import COLUMNS, spread
+from mera_hf.evaluation.figures import COLUMNS, spread
 from mera_hf.hub.benchmark import (
     FOLDER,
     REPO,

@@ -4,11 +4,12 @@ from html.parser import HTMLParser
 
 import pytest
 from cli.command import mera
-from evaluation.cases import metrics_dict
+from ranking_cases import metrics_dict
 from test_eval_results import benchmark_metrics
 
 from mera_hf.errors import InputError
-from mera_hf.evaluation.results import spread, write_metrics
+from mera_hf.evaluation.figures import spread
+from mera_hf.evaluation.results import write_metrics
 from mera_hf.hub.eval_results import eval_results_files
 from mera_hf.hub.leaderboard import board_table, boards_html, boards_markdown, read_boards
 

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from card_numbers import known, numbers_in, prose
 from cases_of_cards import CODES, MEMORIZATION, OPEN, TRAINING, write_checkpoint
-from evaluation.cases import metrics_dict
-from evaluation.full_metrics import full_metrics
+from full_metrics import full_metrics
 from huggingface_hub import ModelCard
+from ranking_cases import metrics_dict
 
 from mera_hf.data.sources.diabetes130 import ORIGIN
 from mera_hf.errors import InputError
-from mera_hf.evaluation.report.words import MEANINGS
+from mera_hf.evaluation.figures import METRICS
 from mera_hf.evaluation.results import merge_metrics, write_metrics
 from mera_hf.hub.model_card import model_card, recipe_card
 
@@ -54,7 +54,7 @@ def checkpoint(tmp_path):
 
 def made_up(card, *contents):
     """Numbers of the text that no file knows."""
-    return sorted(set(numbers_in(prose(card))) - known(*contents, MEANINGS))
+    return sorted(set(numbers_in(prose(card))) - known(*contents, [metric.meaning for metric in METRICS.values()]))
 
 
 @pytest.mark.parametrize("metrics", [None, few(), full_metrics(0), merged()], ids=["none", "few", "all", "seeds"])
@@ -288,13 +288,6 @@ def test_a_real_checkpoint_has_what_a_card_needs(llama, tmp_path):
     assert '--visits "250.00 401.9; 428.0"' in card
 
 
-def test_a_privacy_audit_is_shown_as_it_was_measured(checkpoint):
-    metrics = few() | {"privacy": {"membership_inference": {"auc": 0.5123, "interval": [0.49, 0.53]}}}
-    card = model_card(checkpoint, metrics)
-    assert "| membership inference, auc | 0.5123 |" in card and "0.49 to 0.53" in card
-    assert "No privacy audit" not in card
-
-
 def test_notes_take_their_tables_from_files(checkpoint, tmp_path):
     write_metrics(few(), tmp_path / "metrics.json")
     (tmp_path / "memorization.json").write_text(json.dumps(MEMORIZATION))
@@ -329,6 +322,16 @@ def test_a_card_of_recipes_is_no_result(folder, licence):
     assert not any((data.eval_results, data.metrics, data.datasets, data.pipeline_tag))
     for command in re.findall(r"recipes/\S+\.yaml", card):
         assert (ROOT / command).is_file(), command
+
+
+@pytest.mark.parametrize("folder", [path.parent for path in RECIPES.glob("*/needs.json")], ids=lambda path: path.name)
+def test_a_recipe_says_of_its_memory_what_its_card_says(folder):
+    needs = json.loads((folder / "needs.json").read_text())
+    recipes = [path for how in needs for path in folder.glob(f"*-{how}.yaml")]
+    assert sorted(recipes) == sorted(folder.glob("*.yaml"))
+    for path in recipes:
+        head = " ".join(line.lstrip("# ") for line in path.read_text().partition("\n\n")[0].splitlines())
+        assert f"Estimated, not measured: {needs[path.stem.partition('-')[2]]}. Tested" in head
 
 
 def test_folders_that_are_no_recipes_are_refused(tmp_path):

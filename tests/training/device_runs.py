@@ -46,7 +46,7 @@ def ranker(folder, family="llama", dropout=0.0, adapter=False, **options):
     """A trainer on 21 patients in batches of 4, two to a step: the last one of an epoch holds a single patient."""
     from tiny import patients, tiny_mera
 
-    from mera_hf.evaluation.model_ranking import trainer_metrics
+    from mera_hf.evaluation.rankings.model import trainer_metrics
     from mera_hf.training.mera_config import MeraTrainerConfig
     from mera_hf.training.mera_trainer import MeraTrainer
 
@@ -64,7 +64,7 @@ def ranker(folder, family="llama", dropout=0.0, adapter=False, **options):
 def adapted(model):
     from trl import ModelConfig
 
-    from mera_hf.training.stages import wrap_with_adapter
+    from mera_hf.training.checkpoints import wrap_with_adapter
 
     torch.manual_seed(0)
     return wrap_with_adapter(model, ModelConfig(use_peft=True, lora_r=2, lora_dropout=0.0))
@@ -72,7 +72,7 @@ def adapted(model):
 
 def result(trainer, load) -> dict:
     """Weights of the whole model, figures of the log, and what the trainer predicts."""
-    from mera_hf.training.sharded import whole_model
+    from mera_hf.training.distributed import whole_model
 
     prediction = trainer.predict(trainer.eval_dataset) if hasattr(trainer, "moving_average") else None
     model = whole_model(trainer, load)

@@ -10,7 +10,7 @@ from tiny import CODES, FAMILIES, encoder_of, patients, tiny_mera
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from mera_hf.errors import InputError
-from mera_hf.evaluation.plain_ranking import measure_export, rank_plain
+from mera_hf.evaluation.rankings.plain import measure_export, rank_plain
 from mera_hf.training.export import export_plain, lost_in_export
 from mera_hf.training.plain_prompt import Prompt
 

@@ -11,7 +11,7 @@ from tiny import patients, tiny_mera
 from torch.utils.data import DataLoader
 
 from mera_hf.errors import InputError
-from mera_hf.evaluation.model_ranking import trainer_metrics
+from mera_hf.evaluation.rankings.model import trainer_metrics
 from mera_hf.timeline_mera import collate_timelines
 from mera_hf.training import mera_trainer
 from mera_hf.training.mera_config import MeraTrainerConfig

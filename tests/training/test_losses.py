@@ -70,13 +70,13 @@ def losses_of(kind: str, levels, weights, tau, softmax=False, fine=False):
     if kind == "contrastive":
         return (
             hierarchy,
-            lambda pools, targets: contrastive_loss(pools, targets, hierarchy, weights, tau, softmax)[None],
+            lambda pools, targets: contrastive_loss(pools, targets, hierarchy, weights, softmax)[None],
             lambda s, e, true, given: brute_force.contrastive(s, e, true, given, levels, weights, tau, softmax),
         )
     if kind == "group":
         return (
             hierarchy,
-            lambda pools, targets: group_loss(pools, targets, hierarchy, tau)[None],
+            lambda pools, targets: group_loss(pools, targets, hierarchy)[None],
             lambda s, e, true, given: brute_force.group(s, e, true, given, levels, tau),
         )
     return hierarchy, lambda pools, targets: confidence_loss(pools, targets, kind)[None], getattr(brute_force, kind)
@@ -215,7 +215,7 @@ def test_chunks_of_decisions_change_nothing():
     rows = torch.randn(codes + 1, width, generator=generator).requires_grad_()
 
     def losses(pools, targets):
-        contrast = contrastive_loss(pools, targets, hierarchy, {}, 0.5)
+        contrast = contrastive_loss(pools, targets, hierarchy, {})
         return torch.stack([contrast, confidence_loss(pools, targets, "atlop")])
 
     loss = FusedLoss(hierarchy, losses, 0.5)(Readout(hidden, rows), targets)
@@ -235,7 +235,7 @@ def test_what_needs_no_gradient_gets_none_and_the_rest_stays():
     readout, (hidden, rows, _, _) = random_readout(len(places), batch, torch.float64, 4.0)
 
     def losses(pools, targets):
-        return contrastive_loss(pools, targets, hierarchy, {}, 1.0)[None]
+        return contrastive_loss(pools, targets, hierarchy, {})[None]
 
     whole = FusedLoss(hierarchy, losses, 1.0)(Readout(hidden, rows), targets)
     (wanted,) = torch.autograd.grad(whole, hidden)
@@ -291,10 +291,10 @@ def test_hand_computed_contrastive_loss():
     logits = torch.tensor([[3.0, 2.0, 1.0, 1.0]]).log().expand(2, -1)
     pools = Pools.from_logits(logits, targets, hierarchy, 1.0)
     assert pools.false.exp().tolist() == pytest.approx([3.0, 3.0])
-    loss = contrastive_loss(pools, targets, hierarchy, {}, 1.0)
+    loss = contrastive_loss(pools, targets, hierarchy, {})
     space, chapter = torch.tensor(6 / 3).log(), torch.tensor(5 / 3).log()
     torch.testing.assert_close(loss, torch.stack([(space + chapter) / 2, torch.tensor(0.0)]))
-    weighted = contrastive_loss(pools, targets, hierarchy, {"chapter": 3.0}, 1.0)[0]
+    weighted = contrastive_loss(pools, targets, hierarchy, {"chapter": 3.0})[0]
     torch.testing.assert_close(weighted, (space + 3 * chapter) / 4)
 
 

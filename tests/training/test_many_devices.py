@@ -18,8 +18,7 @@ from torch.utils.data import BatchSampler
 from mera_hf.data.timelines import LengthSampler
 from mera_hf.errors import InputError
 from mera_hf.timeline_mera import collate_timelines
-from mera_hf.training.own_rows import own_rows
-from mera_hf.training.sharded import check_engine, keep_precision
+from mera_hf.training.distributed import check_engine, keep_precision, own_rows
 
 
 ROOT = Path(__file__).parents[2]
@@ -207,7 +206,7 @@ def trainer_under(engine, model=None, ema_decay=None):
 def test_what_an_engine_cannot_do_is_refused():
     quantised = SimpleNamespace(is_quantized=True)
     config = SimpleNamespace(tie_word_embeddings=True)
-    tied = SimpleNamespace(is_quantized=False, get_base_model=None, config=config)
+    tied = SimpleNamespace(is_quantized=False, get_base_model=lambda: None, config=config)
     for engine in ("fsdp2", "zero3"):
         with pytest.raises(InputError, match="a quantised base .* cannot be trained under"):
             check_engine(trainer_under(engine, quantised))

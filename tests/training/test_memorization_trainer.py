@@ -245,7 +245,7 @@ def test_micro_batches_give_the_same_step(llama, tmp_path):
 def test_adapters_memorize(llama, tmp_path):
     from trl import ModelConfig
 
-    from mera_hf.training.stages import wrap_with_adapter
+    from mera_hf.training.checkpoints import wrap_with_adapter
 
     model, tokenizer = llama
     wrapped = wrap_with_adapter(model, ModelConfig(use_peft=True, lora_r=4))

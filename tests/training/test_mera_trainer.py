@@ -9,7 +9,7 @@ from tiny import CODES, batch_of, encoder_of, patients, randomise_head, save_bas
 
 from mera_hf.data.timelines import LengthSampler
 from mera_hf.errors import InputError
-from mera_hf.evaluation.model_ranking import trainer_metrics
+from mera_hf.evaluation.rankings.model import trainer_metrics
 from mera_hf.modeling_mera import FORWARD_INPUTS
 from mera_hf.timeline_mera import collate_timelines
 from mera_hf.training.code_tokens import add_code_tokens, load_base
@@ -62,25 +62,59 @@ def test_loss_of_a_batch_is_that_of_the_formulas(family, options, tmp_path):
     timelines = [trainer.train_dataset[0, row] for row in range(4)]
     batch = batch_of(model, timelines)
     loss, output = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    wanted = sum(parts_by_formula(model.config, timelines, output, options).values())
+    torch.testing.assert_close(loss.double(), wanted, rtol=1e-5, atol=1e-5)
 
-    groups = {"space": None, **model.config.level_groups}
+
+def parts_by_formula(config, timelines, output, options) -> dict[str, torch.Tensor]:
+    """The weighted parts of the loss, mean over patients, by loops."""
+    groups = {"space": None, **config.level_groups}
     levels = {name: groups[name] for name in options.get("levels", groups)}
-    tau, losses, places = options.get("tau", 1.0), [], []
+    tau, losses, places = options.get("tau", 1.0), {}, []
     for patient, timeline in enumerate(timelines):
         for visit, given in zip(timeline.decision_visits, timeline.decision_given, strict=True):
             at, codes = len(places), timeline.visits[visit]
             decision = (output.code_logits[at].double(), output.eov_logits[at].double(), codes[given:], codes[:given])
-            part = options.get("contrastive_weight", 1.0) * brute_force.contrastive(
-                *decision, levels, options.get("level_weights", {}), tau, options.get("softmax", False)
-            )
-            part = part + options.get("group_weight", 0.0) * brute_force.group(*decision, levels, tau)
+            contrast = (levels, options.get("level_weights", {}), tau, options.get("softmax", False))
+            parts = {
+                "contrastive": options.get("contrastive_weight", 1.0) * brute_force.contrastive(*decision, *contrast),
+                "group": options.get("group_weight", 0.0) * brute_force.group(*decision, levels, tau),
+            }
             if options.get("eov_loss") != "none":
                 form = getattr(brute_force, options.get("eov_loss", "atlop"))
-                part = part + options.get("confidence_weight", 1.0) * form(*decision)
-            losses.append(part)
+                parts["confidence"] = options.get("confidence_weight", 1.0) * form(*decision)
+            for name, part in parts.items():
+                losses.setdefault(name, []).append(part)
             places.append((patient, visit, given))
-    wanted = brute_force.mean_over_patients(losses, places, options.get("first_weight", 1.0))
-    torch.testing.assert_close(loss.double(), wanted, rtol=1e-5, atol=1e-5)
+    first_weight = options.get("first_weight", 1.0)
+    return {name: brute_force.mean_over_patients(parts, places, first_weight) for name, parts in losses.items()}
+
+
+def test_every_part_of_the_loss_follows_a_tau_that_changes(llama, tmp_path):
+    """As a schedule would set it before a step: losses and gradients are those of the new temperature alone."""
+    weights = {"group_weight": 0.5, "confidence_weight": 0.25}
+    trainer = trainer_of(*llama, tmp_path, patients(4, seed=11), **weights)
+    timelines = [trainer.train_dataset[0, row] for row in range(4)]
+    batch = batch_of(trainer.model, timelines)
+
+    def gradients(trainer):
+        trainer.model.zero_grad()
+        trainer.compute_loss(trainer.model, batch).backward()
+        return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+    buffers = None
+    for tau in (1.0, 0.3, 2.0, 1.0, 0.1):
+        trainer.fused_loss.tau = tau
+        loss, output = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+        wanted = parts_by_formula(trainer.model.config, timelines, output, weights | {"tau": tau})
+        found = trainer._named(trainer._parts["train"][-1][1])
+        assert found == pytest.approx({f"loss_{name}": part.item() for name, part in wanted.items()}, rel=1e-5)
+        torch.testing.assert_close(loss.double(), sum(wanted.values()), rtol=1e-5, atol=1e-5)
+        fixed = trainer_of(*llama, tmp_path, patients(4, seed=11), tau=tau, **weights)
+        assert_equal_weights(gradients(trainer), gradients(fixed))
+        if tau == 2.0:
+            buffers = set(trainer.fused_loss.buffers)
+    assert buffers == set(trainer.fused_loss.buffers), "no memory for each temperature that was"
 
 
 @pytest.mark.parametrize(("family", "history_text"), [("llama", "code"), ("llama", "description"), ("t5", "code")])
@@ -444,7 +478,7 @@ def test_head_starts_once(tmp_path):
 def test_zero_readout_leaves_the_first_word_to_the_head(tmp_path):
     from trl import ModelConfig
 
-    from mera_hf.training.stages import wrap_with_adapter
+    from mera_hf.training.checkpoints import wrap_with_adapter
 
     model, tokenizer = tiny_mera("llama", head=False)
     started = trainer_of(model, tokenizer, tmp_path, patients(8), zero_readout=True).model

@@ -15,11 +15,11 @@ from mera_hf.modeling_mera import FORWARD_INPUTS
 from mera_hf.timeline_mera import collate_timelines
 from mera_hf.training import merge_adapter as module
 from mera_hf.training.arguments import MeraArguments
+from mera_hf.training.checkpoints import load_model, save_checkpoint, wrap_with_adapter
 from mera_hf.training.code_tokens import load_base
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.mera_trainer import MeraTrainer
 from mera_hf.training.merge_adapter import compare, load_adapter, merge_adapter, save_adapter, synthetic_patients
-from mera_hf.training.stages import load_model, save_checkpoint, wrap_with_adapter
 
 
 LORA = {"use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}

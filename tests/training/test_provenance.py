@@ -6,15 +6,16 @@ from tiny import CODES, patients, tiny_mera
 from transformers import AutoConfig
 from trl import ModelConfig
 
-from mera_hf.evaluation.training_run import train
+from mera_hf.data.prepared import Prepared
 from mera_hf.training.arguments import MeraArguments
 from mera_hf.training.memorization_config import MemorizationTrainerConfig
-from mera_hf.training.memorize import memorize
+from mera_hf.training.memorize import memorize_parsed as memorize
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.mera_trainer import MeraTrainer
 from mera_hf.training.merge_adapter import merge_adapter
 from mera_hf.training.output_folder import OutputFolder
 from mera_hf.training.provenance import NO_PATIENTS, UNKNOWN, trained_on
+from mera_hf.training.train import train_parsed as train
 
 
 OPEN = {"source": "diabetes130", "license": "CC BY 4.0", "credentialed": False, "agreement": None, "fingerprint": "a1"}
@@ -64,9 +65,10 @@ def run(tmp_path):
         mera_args = MeraArguments(from_scratch=scratch, use_visit_text=visit_text)
         kind = MeraTrainerConfig if stage is train else MemorizationTrainerConfig
         data = DatasetDict(train=Dataset.from_list(ROWS), validation=Dataset.from_list(patients(3, seed=9)))
+        prepared = Prepared(tmp_path, data, [{"code": code} for code in CODES], report)
         recipe = ("tiny",) if stage is train else ()
         output = OutputFolder(tmp_path / name)
-        stage(kind(str(tmp_path / name), **STEPS), model_args, mera_args, data, CODES, output, *recipe, report)
+        stage(kind(str(tmp_path / name), **STEPS), model_args, mera_args, prepared, output, *recipe)
         return AutoConfig.from_pretrained(tmp_path / name).provenance
 
     return make

@@ -1,7 +1,7 @@
 """CMS DE-SynPUF 2008-2010 inpatient claims: synthetic patients, public domain. The negative control.
 
-A patient's later claims share no more codes with their own history than with another patient's, so that a model that
-reports learning from history here is wrong.
+A patient's later claims share no more codes with their own history than with another patient's, so any model that
+seems to learn from history here is wrong.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from pathlib import Path
 
 import polars as pl
 
+from mera_hf.data.sources import BUNDLED
 from mera_hf.data.sources.records import Origin, Records, fail_at, number_visits, read_table, require
 from mera_hf.errors import InputError
+from mera_hf.icd import ICD9CM
 
-
-UNKNOWN = "drop"
-BUNDLED = Path(__file__).parent.parent / "bundled" / "desynpuf"
 
 ORIGIN = Origin(
     title="CMS 2008-2010 Data Entrepreneurs' Synthetic Public Use File (DE-SynPUF), inpatient claims",
@@ -43,8 +42,8 @@ DIAGNOSES = tuple(f"icd9_dgns_cd_{number}" for number in range(1, 11))
 def read(data_dir: Path | None) -> Records:
     """Read every sample file in the folder, or the bundled excerpt if `data_dir` is `None`.
 
-    A claim of several segments is one visit. Claims are in order of admission, equal dates in order of `CLM_ID`. The
-    claims say nothing of sex, age or race.
+    A claim of several segments is one visit. Claims are in order of admission, those of one date by `CLM_ID`. The
+    claims do not give sex, age or race.
 
     Args:
         data_dir (`Path` or `None`): folder with CMS's `DE1_0_2008_to_2010_Inpatient_Claims_Sample_<n>.csv` files
@@ -53,7 +52,7 @@ def read(data_dir: Path | None) -> Records:
     Raises:
         InputError: no such file, a missing column, an admission date that is not YYYYMMDD.
     """
-    folder = data_dir or BUNDLED
+    folder = data_dir or BUNDLED["desynpuf"]
     if not folder.is_dir():
         raise InputError(
             f"`data_dir` {str(folder)!r} is not a folder. Name the folder that holds the inpatient claims."
@@ -89,7 +88,7 @@ def read(data_dir: Path | None) -> Records:
         .drop_nulls("raw")
         .with_columns(pl.col("position").str.extract(r"(\d+)$").cast(pl.Int64))
         .sort("visit", "segment", "position")
-        .select("visit", pl.lit("ICD9CM").alias("version"), "raw", "file", "row")
+        .select("visit", pl.lit(ICD9CM.name).alias("version"), "raw", "file", "row")
     )
     unknown = pl.lit(None, pl.String)
     return Records(

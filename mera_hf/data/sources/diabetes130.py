@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from mera_hf.data.sources import BUNDLED
 from mera_hf.data.sources.records import (
     Origin,
     Records,
@@ -20,10 +21,8 @@ from mera_hf.data.sources.records import (
     require,
     require_unique,
 )
+from mera_hf.icd import ICD9CM
 
-
-UNKNOWN = "drop"
-BUNDLED = Path(__file__).parent.parent / "bundled" / "diabetes130"
 
 ORIGIN = Origin(
     title="Diabetes 130-US Hospitals for Years 1999-2008",
@@ -97,7 +96,7 @@ FACTS = (
 
 
 def _bucket(column: str, breaks: list[int], labels: list[str]) -> pl.Expr:
-    """A count in words: `labels[i]` up to and including `breaks[i]`, the last label above."""
+    """A count in words: `labels[i]` up to and including `breaks[i]`, the last label above the last break."""
     return pl.col(column).cut(breaks, labels=labels).cast(pl.String)
 
 
@@ -114,7 +113,7 @@ def _specialty(column: str) -> pl.Expr:
 
 
 def _facts(present: set[str]) -> list[pl.Expr]:
-    """What is known when the encounter ends, in few distinct words; the multi-visit core file lacks some of the
+    """What is known when the encounter ends, in a small vocabulary; the multi-visit core file lacks some of the
     columns."""
     known = {
         "admission_type_id": pl.col("admission_type_id").replace_strict(ADMISSION_TYPE, default=None),
@@ -147,7 +146,7 @@ def read(data_dir: Path | None) -> Records:
     """Read UCI's `diabetic_data.csv` (plain or .gz), the multi-visit core file, or the bundled file if `data_dir` is
     `None`.
 
-    `?` is missing. Lost leading zeros come back when codes are normalised (`38` -> 038). There are no dates: a
+    `?` means missing. Lost leading zeros are restored when codes are normalised (`38` -> 038). There are no dates: a
     patient's encounters are in order of `encounter_id`. Age is the midpoint of the bracket, in years, at the first
     encounter.
 
@@ -157,7 +156,7 @@ def read(data_dir: Path | None) -> Records:
     Raises:
         InputError: the file or a column is missing, a cell is not what it should be, an encounter occurs twice.
     """
-    path = find_table(data_dir or BUNDLED, "diabetic_data", "diabetic_multivisit_core", "diabetes130")
+    path = find_table(data_dir or BUNDLED["diabetes130"], "diabetic_data", "diabetic_multivisit_core", "diabetes130")
     frame = read_table(path, ("encounter_id", "patient_nbr", "race", "gender", "age", *DIAGNOSES), FACTS)
     frame = frame.with_columns(pl.col(pl.String).replace({"?": None}))
     require(path, frame, "encounter_id", "patient_nbr")
@@ -185,7 +184,7 @@ def read(data_dir: Path | None) -> Records:
         frame.unpivot(DIAGNOSES, index=["visit", "row"], variable_name="position", value_name="raw")
         .drop_nulls("raw")
         .sort("visit", "position")
-        .select("visit", pl.lit("ICD9CM").alias("version"), "raw", pl.lit(0).alias("file"), "row")
+        .select("visit", pl.lit(ICD9CM.name).alias("version"), "raw", pl.lit(0).alias("file"), "row")
     )
     return Records(
         patients=patients,
@@ -198,5 +197,5 @@ def read(data_dir: Path | None) -> Records:
         codes=codes,
         files=[path],
         origin=ORIGIN,
-        license_file=BUNDLED / "LICENSE.txt",
+        license_file=BUNDLED["diabetes130"] / "LICENSE.txt",
     )

@@ -1,60 +1,37 @@
-"""MIMIC-IV and its demo: hosp/admissions, hosp/diagnoses_icd, hosp/patients and, if it is there, hosp/drgcodes, .csv or
+"""MIMIC-IV and its demo: hosp/admissions, hosp/diagnoses_icd, hosp/patients and, where present, hosp/drgcodes, .csv or
 .csv.gz."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import polars as pl
 
-from mera_hf.data.sources.drg import attach_severity
-from mera_hf.data.sources.mimic3 import attach_codes, stay_text
+from mera_hf.data.sources.mimic import build_patients, build_records, full_and_demo, read_admissions
 from mera_hf.data.sources.records import (
-    Origin,
     Records,
     fail_at,
     find_table,
-    iso,
     number_visits,
     odbl_license,
     parse_numbers,
-    parse_times,
-    race_words,
     read_table,
     require,
     require_unique,
 )
+from mera_hf.icd import NUMBERS
 
 
-UNKNOWN = "drop"
-
-ORIGIN = Origin(
+ORIGIN, DEMO = full_and_demo(
+    "MIMIC-IV",
     title="MIMIC-IV",
     homepage="https://physionet.org/content/mimiciv/",
-    license="other",
-    license_name="PhysioNet Credentialed Health Data License 1.5.0",
-    terms=(
-        "Credentialed; not to be shared. The data use agreement covers this folder and every model made from it: keep "
-        "both on your own disk, and send no record to an online service."
-    ),
     citation=(
         'Johnson AEW, Bulgarelli L, Shen L, et al. "MIMIC-IV, a freely accessible electronic health record dataset." '
         "Scientific Data 2023;10:1. doi:10.1038/s41597-022-01899-x. Data: PhysioNet, cite the version you downloaded."
     ),
-    credentialed=True,
-)
-DEMO = dataclasses.replace(
-    ORIGIN,
-    title="MIMIC-IV Clinical Database Demo v2.2",
-    homepage="https://physionet.org/content/mimic-iv-demo/2.2/",
-    license="odbl",
-    license_name="Open Database License 1.0",
-    terms=(
-        "Open Database License 1.0. The demo's patients are part of the full MIMIC-IV: never test on them what was "
-        "trained on the full set."
-    ),
-    credentialed=False,
+    demo_title="MIMIC-IV Clinical Database Demo v2.2",
+    demo_homepage="https://physionet.org/content/mimic-iv-demo/2.2/",
 )
 
 # Ages over 89 are all 91 in MIMIC-IV.
@@ -75,9 +52,9 @@ DISCHARGE = {
 
 
 def read(data_dir: Path) -> Records:
-    """Read the tables. Admissions are in order of `admittime`, equal times in order of `hadm_id`.
+    """Read the tables. Admissions are in order of `admittime`, those of one time by `hadm_id`.
 
-    `year` of a visit is the estimate of the field: the admission's year, moved so that `anchor_year` falls on the
+    `year` of a visit is estimated as in the field: the admission's year, shifted so that `anchor_year` falls on the
     first year of `anchor_year_group`.
 
     Args:
@@ -92,31 +69,22 @@ def read(data_dir: Path) -> Records:
     paths = [find_table(hosp, name) for name in ("admissions", "diagnoses_icd", "patients")]
     admissions_path, diagnoses_path, patients_path = paths
 
-    people = read_table(patients_path, ("subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group"))
-    people = people.rename({"subject_id": "patient_id"})
-    require(patients_path, people, "patient_id", "anchor_age", "anchor_year", "anchor_year_group")
-    require_unique(patients_path, people, "patient_id", "patient")
+    anchors = read_table(patients_path, ("subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group"))
+    anchors = anchors.rename({"subject_id": "patient_id"})
+    require(patients_path, anchors, "patient_id", "anchor_age", "anchor_year", "anchor_year_group")
+    require_unique(patients_path, anchors, "patient_id", "patient")
     # "2014 - 2016" -> 2014
-    people = people.with_columns(pl.col("anchor_year_group").str.extract(r"^(\d{4})").alias("group"))
+    anchors = anchors.with_columns(pl.col("anchor_year_group").str.extract(r"^(\d{4})").alias("group"))
     fail_at(
         patients_path,
-        people.filter(pl.col("group").is_null()),
+        anchors.filter(pl.col("group").is_null()),
         "`anchor_year_group` is {anchor_year_group!r}, not a span of years such as '2014 - 2016'. Correct it.",
     )
     for column in ("anchor_age", "anchor_year", "group"):
-        people = parse_numbers(patients_path, people, column)
+        anchors = parse_numbers(patients_path, anchors, column)
 
-    # `race` was called `ethnicity` before MIMIC-IV 2.0.
-    optional = ("admission_type", "discharge_location", "race", "ethnicity")
-    admissions = read_table(admissions_path, ("subject_id", "hadm_id", "admittime"), optional)
-    admissions = admissions.rename({"subject_id": "patient_id"})
-    if "race" not in admissions.columns and "ethnicity" in admissions.columns:
-        admissions = admissions.rename({"ethnicity": "race"})
-    require(admissions_path, admissions, "patient_id", "hadm_id", "admittime")
-    require_unique(admissions_path, admissions, "hadm_id", "admission")
-    admissions = parse_times(admissions_path, admissions, "admittime")
-    admissions = parse_numbers(admissions_path, admissions, "hadm_id")
-    admissions = admissions.join(people.drop("row"), on="patient_id", how="left")
+    admissions = read_admissions(admissions_path)
+    admissions = admissions.join(anchors.drop("row"), on="patient_id", how="left")
     fail_at(
         admissions_path,
         admissions.filter(pl.col("anchor_year").is_null()),
@@ -127,39 +95,16 @@ def read(data_dir: Path) -> Records:
     admissions = admissions.with_columns((pl.col("group") + since_anchor).alias("year"))
 
     first = admissions.group_by("patient_id", maintain_order=True).first()
-    patients = first.select(
-        "patient_id",
-        pl.col("gender").str.to_uppercase().replace_strict({"F": "F", "M": "M"}, default=None).alias("sex"),
-        (pl.col("anchor_age") + since_anchor).clip(0, OLDEST).cast(pl.Float32).alias("age"),
-        (race_words("race") if "race" in first.columns else pl.lit(None, pl.String)).alias("race"),
-    )
+    patients = build_patients(first, (pl.col("anchor_age") + since_anchor).clip(0, OLDEST))
 
     diagnoses = read_table(diagnoses_path, ("hadm_id", "icd_code", "icd_version"), ("seq_num",))
     diagnoses = diagnoses.rename({"icd_code": "raw"}).with_columns(
-        pl.col("icd_version").replace_strict({"9": "ICD9CM", "10": "ICD10CM"}, default=None).alias("version")
+        pl.col("icd_version").replace_strict(NUMBERS, default=None).alias("version")
     )
     fail_at(
         diagnoses_path,
         diagnoses.filter(pl.col("version").is_null()),
-        "`icd_version` is {icd_version!r}. Write 9 or 10.",
+        f"`icd_version` is {{icd_version!r}}. Write {' or '.join(NUMBERS)}.",
     )
-    codes, dropped = attach_codes(diagnoses_path, diagnoses, admissions)
-
-    admissions, drg_files, unused = attach_severity(hosp, admissions)
     license_file = odbl_license(hosp) or odbl_license(hosp.parent)
-    return Records(
-        patients=patients,
-        visits=admissions.select(
-            "visit",
-            "patient_id",
-            iso("admittime").alias("time"),
-            stay_text(admissions, DISCHARGE).alias("text"),
-            "year",
-            "^drg_severity$",  # if there
-        ),
-        codes=codes,
-        files=paths + drg_files,
-        origin=DEMO if license_file else ORIGIN,
-        license_file=license_file,
-        dropped=dropped | unused,
-    )
+    return build_records(hosp, paths, patients, admissions, diagnoses, DISCHARGE, (ORIGIN, DEMO), license_file)

@@ -1,28 +1,33 @@
-"""What every source hands on, and the few steps of reading that they share."""
+"""What every source returns, and the few reading steps that they share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from mera_hf.errors import InputError
 
 
+if TYPE_CHECKING:
+    from polars._typing import PolarsDataType
+
+
 @dataclass(frozen=True)
 class Origin:
-    """Where the data come from and under which terms: what the card of the prepared dataset says of them.
+    """Where the data come from and under which terms, for the card of the prepared dataset.
 
     Args:
         title (`str`): name of the data.
         homepage (`str` or `None`): where to get them.
         license (`str`): licence as the Hugging Face Hub names it; `"other"` where it has no name for it.
-        license_name (`str` or `None`): the licence's own name, where people do not call it by `license`.
+        license_name (`str` or `None`): the licence's own name, where `license` is not what people call it.
         terms (`str`): the terms in a sentence or two, privacy included.
         citation (`str`): what to cite.
-        credentialed (`bool`): whether the data, and what is made of them, may not be shared.
+        credentialed (`bool`): whether the data, and anything derived from them, must not be shared.
     """
 
     title: str
@@ -35,7 +40,7 @@ class Origin:
 
     @property
     def agreement(self) -> str | None:
-        """The agreement under which credentialed data are handed out, if it is known."""
+        """The agreement under which credentialed data are released, if known."""
         return self.license_name if self.credentialed else None
 
 
@@ -84,7 +89,7 @@ def find_table(folder: Path, *names: str) -> Path:
 
 
 def look_for_table(folder: Path, *names: str) -> Path | None:
-    """As [`find_table`], for a table that a folder may lack: `None` then."""
+    """As [`find_table`], but `None` if the folder has no such table."""
     present = {path.name.lower(): path for path in sorted(folder.iterdir())}
     for name in names:
         for suffix in (".csv", ".csv.gz"):
@@ -114,7 +119,7 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     parquet = path.suffix.lower() == ".parquet"
     tab = any(path.name.lower().endswith(ending) for ending in (".tsv", ".tsv.gz", ".txt", ".txt.gz"))
     try:
-        # All columns, although few are wanted: a row of too many cells is noticed only so.
+        # All columns, although few are wanted: only then is a row with too many cells noticed.
         frame = (
             pl.read_parquet(path) if parquet else pl.read_csv(path, infer_schema=False, separator="\t" if tab else ",")
         )
@@ -136,7 +141,7 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     wanted = {present[name]: name for name in (*required, *optional) if name in present}
     frame = frame.select(list(wanted)).rename(wanted)
     for name in frame.columns:
-        # A number has already lost what a code's spelling says: 038.10 -> 38.1.
+        # A number has already lost part of a code's spelling: 038.10 -> 38.1.
         if name == "code" and frame.schema[name] != pl.String:
             raise InputError(
                 f"{path.name}: column `code` holds {frame.schema[name]}, in which 038.10 and 38.1 are the same. "
@@ -165,13 +170,13 @@ def require(path: Path, frame: pl.DataFrame, *columns: str) -> None:
 
 
 def require_unique(path: Path, frame: pl.DataFrame, column: str, what: str) -> None:
-    """Refuse a second row for the same value of `column`."""
+    """Raise at a second row with the same value of `column`."""
     again = frame.filter(~pl.col(column).is_first_distinct())
     fail_at(path, again, f"`{column}` {{{column}}} has a row above already. Keep one row for each {what}.")
 
 
-def parse_numbers(path: Path, frame: pl.DataFrame, column: str, dtype: pl.DataType = pl.Int64) -> pl.DataFrame:
-    """Turn a text column into numbers; an empty cell stays null, anything else that is no number is an
+def parse_numbers(path: Path, frame: pl.DataFrame, column: str, dtype: PolarsDataType = pl.Int64) -> pl.DataFrame:
+    """Turn a text column into numbers; an empty cell stays null; anything else that is not a number is an
     `InputError`."""
     number = pl.col(column).cast(dtype, strict=False)
     fail_at(
@@ -183,7 +188,7 @@ def parse_numbers(path: Path, frame: pl.DataFrame, column: str, dtype: pl.DataTy
 
 
 def parse_times(path: Path, frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Turn a text column into `Datetime`; an empty cell stays null, anything else that is no ISO time is an
+    """Turn a text column into `Datetime`; an empty cell stays null, anything else that is not an ISO time is an
     `InputError`."""
     text = pl.col(column).str.replace("T", " ")
     time = pl.coalesce(

@@ -19,9 +19,9 @@ from mera_hf.data.sources.records import (
     require,
 )
 from mera_hf.errors import InputError
+from mera_hf.icd import VERSIONS
 
 
-UNKNOWN = "error"
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 
 ORIGIN = Origin(
@@ -34,11 +34,15 @@ ORIGIN = Origin(
         "it as patient data: share it only if you may."
     ),
     citation="Cite the origin of your table.",
-    # Not knowing the terms, assume the strict ones.
+    # The terms are not known, so assume strict ones.
     credentialed=True,
 )
 
-VERSIONS = dict.fromkeys(("9", "ICD9", "ICD9CM"), "ICD9CM") | dict.fromkeys(("10", "ICD10", "ICD10CM"), "ICD10CM")
+SPELLINGS = {
+    spelling: version.name
+    for version in VERSIONS.values()
+    for spelling in (version.number, f"ICD{version.number}", version.name)
+}
 SEXES = {"f": "F", "female": "F", "m": "M", "male": "M"}
 
 
@@ -58,15 +62,15 @@ def _table(data_dir: Path) -> Path:
 
 
 def read(data_dir: Path) -> Records:
-    """Read a long table with the columns `patient`, `visit`, `time`, `code`, `version`, and if known `sex`, `age`,
+    """Read a long table with the columns `patient`, `visit`, `time`, `code`, `version`, and, if known, `sex`, `age`,
     `race`.
 
-    - `visit` names a visit within its patient; `time` is ISO 8601 and the same on every row of a visit; rows may be in
+    - `visit` identifies a visit of a patient; `time` is ISO 8601 and the same on every row of a visit; rows may be in
       any order.
     - Visits are in order of `time`. Two visits of a patient at the same time are an error, unless every `visit` is a
       whole number: then the numbers order them. `time` may be left out altogether if every `visit` is a whole number.
     - `version` is 9 or 10 (or ICD9CM, ICD10CM), on every row, because E and V codes exist in both.
-    - `sex` is F, M or empty; `age` in years, `race` in words: those of the patient's first visit count.
+    - `sex` is F, M or empty; `age` is in years, `race` in words: the values at the patient's first visit count.
 
     Args:
         data_dir (`Path`): the table (csv, tsv, either with .gz, or parquet), or a folder that holds this one table.
@@ -90,11 +94,11 @@ def read(data_dir: Path) -> Records:
         "cannot be used.",
     )
     version = pl.col("version").str.to_uppercase().str.replace_all("[- ]", "")
-    frame = frame.with_columns(version.replace_strict(VERSIONS, default=None).alias("known"))
+    frame = frame.with_columns(version.replace_strict(SPELLINGS, default=None).alias("known"))
     fail_at(
         path,
         frame.filter(pl.col("known").is_null()),
-        "`version` is {version!r}. Write 9 for ICD-9-CM or 10 for ICD-10-CM.",
+        f"`version` is {{version!r}}. Write {' or '.join(f'{v.number} for {v.label}' for v in VERSIONS.values())}.",
     )
     for column in ("sex", "age", "race", "time"):
         if column not in frame.columns:

@@ -1,35 +1,32 @@
-"""The plots of reports and cards: each a function that returns a matplotlib `Figure`, drawn without a display.
+"""The plots of reports and cards: each is a function that returns a matplotlib `Figure`, drawn without a display.
 
-All are narrow (five inches), so that a phone shows them at full size. Colours are told apart by colour-blind readers
-and never carry a meaning alone.
+All are narrow (five inches), so that a phone shows them at full size. Colour-blind readers can tell the colours
+apart, and no meaning rests on colour alone.
 """
 
-from mera_hf.evaluation.plots.calibration import calibration_plots
+from mera_hf.evaluation.plots.calibration import expected_plot, reliability_plot, severity_plot
 from mera_hf.evaluation.plots.differences import difference_plot
 from mera_hf.evaluation.plots.distance import distance_plot
-from mera_hf.evaluation.plots.eov import eov_plot
-from mera_hf.evaluation.plots.memorization import memorization_plot
 from mera_hf.evaluation.plots.patient import patient_plot
 from mera_hf.evaluation.plots.quality import quality_plot
 from mera_hf.evaluation.plots.recall import recall_plot
 from mera_hf.evaluation.plots.set_sizes import set_size_plot
 from mera_hf.evaluation.plots.strata import strata_plot
-from mera_hf.evaluation.plots.style import installed, require_package, save, title_of
+from mera_hf.evaluation.plots.style import installed, require_package, save
 
 
 __all__ = [
-    "calibration_plots",
     "difference_plot",
     "distance_plot",
-    "eov_plot",
+    "expected_plot",
     "installed",
-    "memorization_plot",
     "patient_plot",
     "quality_plot",
     "recall_plot",
+    "reliability_plot",
     "require_package",
     "save",
     "set_size_plot",
+    "severity_plot",
     "strata_plot",
-    "title_of",
 ]

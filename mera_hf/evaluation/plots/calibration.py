@@ -1,9 +1,9 @@
-"""Are probabilities and sets what they say they are? Said against recorded, and sizes against severity."""
+"""Are probabilities and sets what they say they are? Predicted against recorded, and sizes against severity."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, WARM, new_figure, spread_out, styled
 
@@ -20,7 +20,7 @@ BY = {
 
 @styled
 def reliability_plot(calibration: dict) -> Figure:
-    """Said against recorded, over each patient's first codes: with the checkpoint's calibration and without.
+    """Predicted probability against share recorded, over each patient's first codes, with and without calibration.
 
     Args:
         calibration (`dict`):
@@ -66,7 +66,7 @@ def severity_plot(groups: Sequence[dict], by: str = "comorbidities") -> Figure:
     """
     figure, axes = new_figure(3.4)
     measured = [(x, group) for x, group in enumerate(groups) if "set_size" in group]
-    styles = {
+    styles: dict[str, tuple[str, str, dict[str, Any]]] = {
         "true_size": ("true", WARM, {"marker": "D", "linestyle": (0, (4, 1.5))}),
         "set_size": ("above EOV", ACCENT, {"marker": "o", "linestyle": "solid"}),
         "expected_codes": ("expected", INK, {"marker": "s", "linestyle": (0, (1, 1.5))}),
@@ -89,20 +89,8 @@ def severity_plot(groups: Sequence[dict], by: str = "comorbidities") -> Figure:
     return figure
 
 
-def calibration_plots(calibration: dict) -> dict[str, Figure]:
-    """The plots that the section `calibration` has the data for, by name."""
-    figures = {"reliability": reliability_plot(calibration)}
-    if calibration.get("set", {}).get("groups"):
-        figures["expected"] = expected_plot(calibration)
-    for name, by, part in (("severity", "comorbidities", "groups"), ("drg_severity", "drg_severity", "drg_groups")):
-        groups = calibration["severity"].get(part, ())
-        if sum("set_size" in group for group in groups) > 1:
-            figures[name] = severity_plot(groups, by)
-    return figures
-
-
 def _against_diagonal(looks: dict[str, tuple], scale: float) -> tuple:
-    """Points with the calibration and before it on square axes, and the line where both sides are equal."""
+    """Points with and without calibration on square axes, and the line where both sides are equal."""
     import numpy as np
     from matplotlib.ticker import FixedLocator, FuncFormatter
 
@@ -112,7 +100,7 @@ def _against_diagonal(looks: dict[str, tuple], scale: float) -> tuple:
     low, high = (0, 1.06 * max(values)) if scale > 1 else (0.95 * min(values), 1.05 * max(values))
     axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.text(1, 1.1, "· · · exactly as said", transform=axes.transAxes, ha="right", color=MUTED)
-    styles = {
+    styles: dict[str, tuple[str, str, dict[str, Any], float]] = {
         "before": ("◇ without calibration", WARM, {"marker": "D", "markerfacecolor": "none"}, 1.1),
         "codes": ("● as the checkpoint gives them", ACCENT, {"marker": "o"}, 1.16),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mera_hf.evaluation.figures import signed_points
 from mera_hf.evaluation.plots.style import ACCENT, FAINT, INK, MUTED, new_figure, styled, wrapped, write_beside
 
 
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
 
 @styled
 def difference_plot(rows: Sequence[tuple[str, float, Sequence[float] | None]], heading: str) -> Figure:
-    """A forest plot: a row a difference, with its interval; hollow and grey where the interval holds zero.
+    """A forest plot: one row per difference, with its interval; hollow and grey if the interval contains zero.
 
     Args:
         rows (`Sequence[tuple[str, float, Sequence[float] | None]]`):
             Label, difference and `[low, high]`, in fractions.
         heading (`str`):
-            What is shown, in points of percent.
+            What is shown, in percentage points.
     """
     labels = [wrapped(label) for label, _, _ in rows]
     lines = [line for label in labels for line in label.split("\n")]
@@ -55,9 +56,3 @@ def difference_plot(rows: Sequence[tuple[str, float, Sequence[float] | None]], h
     left = min(0.42, 0.05 + 0.0165 * max(map(len, lines)))
     figure.subplots_adjust(left=left, right=0.88, top=1 - 0.3 / height, bottom=0.32 / height)
     return figure
-
-
-def signed_points(difference: float) -> str:
-    """A difference of two fractions in points of percent, with its sign."""
-    text = f"{100 * difference:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\u2212")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.plots.style import ACCENT, INK, MUTED, looks_of, new_figure, shortened, styled, title_of
-from mera_hf.evaluation.results import mean_of
+from mera_hf.evaluation.figures import mean_of, title_of
+from mera_hf.evaluation.plots.style import ACCENT, INK, MUTED, looks_of, new_figure, shortened, styled
 
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ PARTS = {
     "same_chapter": "same chapter",
     "other_chapter": "another chapter",
 }
-ALPHAS = (0.55, 0.34, 0.17, 0.0)  # the nearer the darker, and dark ink is readable on all of them
+ALPHAS = (0.55, 0.34, 0.17, 0.0)  # nearer is darker; dark text is readable on all of them
 
 
 @styled
 def distance_plot(distance: dict[str, dict]) -> Figure:
-    """A bar a ranker: its wrong codes by the smallest group that they share with a true code of the patient.
+    """One bar per ranker: its wrong codes by the smallest group that they share with a true code of the patient.
 
     Args:
         distance (`dict[str, dict]`):
@@ -43,11 +43,11 @@ def distance_plot(distance: dict[str, dict]) -> Figure:
                 axes.text(left + width / 2, y, f"{width:.1f}", ha="center", va="center", fontsize=9.5)
             left += width
     for i, part in enumerate(parts):  # the legend, in two lines
-        x, y = 0.5 * (i % 2), 1 - (0.13 + 0.22 * (i // 2)) / height
+        x, top = 0.5 * (i % 2), 1 - (0.13 + 0.22 * (i // 2)) / height
         alpha = ALPHAS[list(PARTS).index(part)]
-        figure.add_artist(_swatch(0.225 + x * 0.7, y, height, ACCENT, alpha, "none"))
-        figure.add_artist(_swatch(0.225 + x * 0.7, y, height, "none", 1, MUTED))
-        figure.text(0.225 + x * 0.7 + 0.04, y, PARTS[part], va="center", color=MUTED)
+        figure.add_artist(_swatch(0.225 + x * 0.7, top, height, ACCENT, alpha, "none"))
+        figure.add_artist(_swatch(0.225 + x * 0.7, top, height, "none", 1, MUTED))
+        figure.text(0.225 + x * 0.7 + 0.04, top, PARTS[part], va="center", color=MUTED)
     axes.set(xlim=(0, 100.5), ylim=(len(distance) - 0.5, -0.5), xticks=[0, 25, 50, 75, 100])
     axes.set_xlabel("wrong codes (%)")
     axes.set_yticks(range(len(distance)), [shortened(title_of(name), 16) for name in distance])

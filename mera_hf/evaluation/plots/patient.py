@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @styled
 def patient_plot(example: dict) -> Figure:
-    """One patient's ranking: a bar a code, the line that EOV draws, true codes marked.
+    """One patient's ranking: one bar per code, the cut at EOV as a line, true codes marked.
 
     Args:
         example (`dict`):
-            As [`~mera_hf.evaluation.report.example.example_patient`] makes it.
+            From [`~mera_hf.evaluation.sections.patient.example_patient`].
     """
     ranking = example["ranking"]
     missed = example["missed"]
@@ -58,7 +58,7 @@ def patient_plot(example: dict) -> Figure:
 
 
 def _eov_line(axes, y: float, set_size: int) -> float:
-    """Draw it with its text underneath; the result is where the next row begins."""
+    """Draw the line with its text below; returns where the next row begins."""
     axes.axhline(y + 0.08, color=ACCENT, linewidth=1.4)
     text = f"EOV: the predicted set has {set_size} code{'s' * (set_size != 1)}"
     axes.text(1.0, y + 0.34, text, ha="right", va="center", color=ACCENT, fontsize=9.5)

@@ -1,11 +1,11 @@
-"""The table of rankers as dots, a panel a measure."""
+"""The table of rankers as dots, one panel per metric."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.plots.style import FAINT, INK, MUTED, looks_of, new_figure, shortened, styled, title_of
-from mera_hf.evaluation.results import COLUMNS, format_figure, mean_of
+from mera_hf.evaluation.figures import COLUMNS, format_figure, mean_of, title_of
+from mera_hf.evaluation.plots.style import FAINT, INK, MUTED, looks_of, new_figure, shortened, styled
 
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ PANELS = ("weighted_f1", "weighted_f1_eov", "recall@10", "recall@20", "repeated_
 
 @styled
 def quality_plot(metrics: dict) -> Figure:
-    """One panel a measure, one dot a ranker, with its interval as a thin line and the deviation over seeds as a thick one.
+    """One panel per metric and one dot per ranker; a thin line is the interval, a thick one the deviation over seeds.
 
     Args:
         metrics (`dict`):

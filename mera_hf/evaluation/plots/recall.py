@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mera_hf.errors import InputError
+from mera_hf.evaluation.figures import title_of
 from mera_hf.evaluation.plots.style import (
     FAINT,
     INK,
@@ -15,7 +16,6 @@ from mera_hf.evaluation.plots.style import (
     shortened,
     spread_out,
     styled,
-    title_of,
 )
 
 

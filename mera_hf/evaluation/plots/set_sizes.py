@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mera_hf.evaluation.figures import FEWEST_PATIENTS, TOO_FEW
 from mera_hf.evaluation.plots.style import ACCENT, FAINT, MUTED, WARM, new_figure, styled
-from mera_hf.evaluation.small_groups import FEWEST_PATIENTS, TOO_FEW
 
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @styled
 def set_size_plot(predicted: Sequence[int], true: Sequence[int]) -> Figure:
-    """How large the sets above EOV are, against the true ones: both distributions, and one against the other, without the true
-    sizes of fewer than 10 patients.
+    """How large the sets above EOV are, against the true ones: both distributions, and one against the other. True
+    sizes of fewer than 10 patients are left out.
 
     Args:
         predicted (`Sequence[int]`):
@@ -28,12 +28,12 @@ def set_size_plot(predicted: Sequence[int], true: Sequence[int]) -> Figure:
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import MaxNLocator
 
-    predicted, true = np.asarray(predicted), np.asarray(true)
-    largest = int(max(np.quantile(predicted, 0.99), np.quantile(true, 0.99), 1))  # the tail goes into the last bin
+    said, were = np.asarray(predicted), np.asarray(true)
+    largest = int(max(np.quantile(said, 0.99), np.quantile(were, 0.99), 1))  # the tail goes into the last bin
     width = -(-(largest + 1) // 20)  # codes per bin, 20 bins at most
     n_bins = largest // width + 1
     table = np.zeros((n_bins, n_bins))  # (true, predicted)
-    np.add.at(table, (np.minimum(true // width, n_bins - 1), np.minimum(predicted // width, n_bins - 1)), 1)
+    np.add.at(table, (np.minimum(were // width, n_bins - 1), np.minimum(said // width, n_bins - 1)), 1)
     filled = table.sum(axis=1).nonzero()[0]
     rows = np.arange(filled.min(), filled.max() + 1)
     heights = (1.1, min(2.6, 0.3 * len(rows)))  # inches
@@ -62,13 +62,13 @@ def set_size_plot(predicted: Sequence[int], true: Sequence[int]) -> Figure:
     heat.set_title("true codes (n patients); outlined: the right size", color=MUTED)
     every = -(-n_bins // (10 if width == 1 else 6))
 
-    def label(i: int) -> str:
+    def name_of(i: int) -> str:
         if i == n_bins - 1:
             return f"{i * width}+"
         return str(i) if width == 1 else f"{i * width}–{(i + 1) * width - 1}"
 
-    heat.set_xticks(range(0, n_bins, every), [label(i) for i in range(0, n_bins, every)])
-    heat.set_yticks(rows[:: -(-len(rows) // 8)], [label(i) for i in rows[:: -(-len(rows) // 8)]])
+    heat.set_xticks(range(0, n_bins, every), [name_of(i) for i in range(0, n_bins, every)])
+    heat.set_yticks(rows[:: -(-len(rows) // 8)], [name_of(i) for i in rows[:: -(-len(rows) // 8)]])
     heat.spines[["left", "bottom"]].set_visible(False)
     bars.tick_params(labelbottom=False)
     figure.subplots_adjust(

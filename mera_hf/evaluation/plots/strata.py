@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.plots.style import FAINT, MUTED, looks_of, new_figure, styled, title_of, wrapped, write_beside
-from mera_hf.evaluation.results import format_figure, mean_of
+from mera_hf.evaluation.figures import format_figure, mean_of, title_of
+from mera_hf.evaluation.plots.style import FAINT, MUTED, looks_of, new_figure, styled, wrapped, write_beside
 
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ ROW = 0.42  # inches
 
 @styled
 def strata_plot(strata: dict[str, dict], metric: str, heading: str, rankers: Sequence[str]) -> Figure:
-    """A row a stratum and a dot a ranker, the first one's with its interval.
+    """One row per stratum and one dot per ranker; the first ranker's dot has its interval.
 
     Args:
         strata (`dict[str, dict]`):
@@ -25,9 +25,9 @@ def strata_plot(strata: dict[str, dict], metric: str, heading: str, rankers: Seq
         metric (`str`):
             What to show, a fraction.
         heading (`str`):
-            Of the metric.
+            Heading of the metric.
         rankers (`Sequence[str]`):
-            At most three; the first is the one that the plot is about.
+            At most three; the plot is about the first.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -74,14 +74,14 @@ def strata_plot(strata: dict[str, dict], metric: str, heading: str, rankers: Seq
     lines = [line for stratum in strata for line in wrapped(stratum).split("\n")]
     left = min(0.42, 0.04 + 0.0165 * max(map(len, lines)))
     figure.subplots_adjust(left=left, right=0.9, top=1 - 0.32 / height, bottom=0.28 / height)
-    y = 1 - 0.14 / height
-    figure.text(0, y, f"{heading} (%)", color=MUTED, va="center")
+    top = 1 - 0.14 / height
+    figure.text(0, top, f"{heading} (%)", color=MUTED, va="center")
     x = 0.08 + 0.0165 * len(heading)
     for name in rankers:
-        figure.add_artist(_marker(x + 0.02, y, looks[name]))
+        figure.add_artist(_marker(x + 0.02, top, looks[name]))
         color = looks[name]["color"]
         weight = "bold" if name == rankers[0] else "normal"
-        figure.text(x + 0.04, y, title_of(name), color=color, fontweight=weight, va="center")
+        figure.text(x + 0.04, top, title_of(name), color=color, fontweight=weight, va="center")
         x += 0.085 + 0.0142 * len(title_of(name))
     return figure
 

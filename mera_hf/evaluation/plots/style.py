@@ -7,17 +7,17 @@ import importlib.util
 import itertools
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mera_hf.errors import InputError
-from mera_hf.evaluation.results import TITLES
+from mera_hf.evaluation.figures import TITLES
 
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Blue, orange, teal and purple stay apart for colour-blind readers, and 4.5 : 1 against white; on the page each is a
-# variable of the same name, with a lighter tone for dark screens.
+# Colour-blind readers can tell blue, orange, teal and purple apart; each has a contrast of 4.5 : 1 on white. On the page
+# each is a variable of the same name, with a lighter tone for dark screens.
 COLORS = {
     "ink": "#1c2127",
     "muted": "#5d6670",
@@ -37,7 +37,7 @@ NAMED_LOOKS = (  # colour, line, marker
     (TEAL, "solid", "X"),
     (PURPLE, "solid", "p"),
 )
-STYLE = {
+STYLE: dict[Any, Any] = {  # since matplotlib types the names of its settings
     "font.size": 10.5,
     "font.family": "sans-serif",
     "text.color": INK,
@@ -61,12 +61,12 @@ STYLE = {
 
 
 def installed() -> bool:
-    """Whether the packages of the extra `report` are there."""
+    """Whether the packages of the extra `report` are installed."""
     return all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2"))
 
 
 def require_package(name: str) -> None:
-    """Reports are an extra: say how to install it where one of its packages is missing."""
+    """Reports are an extra: if one of its packages is missing, say how to install it."""
     if importlib.util.find_spec(name) is None:
         raise InputError(
             f"Reports, plots and cards need {name}, which is not installed: pip install 'mera_hf[report]'"
@@ -74,7 +74,7 @@ def require_package(name: str) -> None:
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw under `STYLE`: matplotlib reads its settings whenever a text or a line is made, not once a figure."""
+    """Draw under `STYLE`: matplotlib reads its settings whenever a text or a line is made, not once per figure."""
 
     @functools.wraps(draw)
     def styled(*args, **kwargs) -> Figure:
@@ -87,13 +87,8 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
-def title_of(ranker: str) -> str:
-    """A ranker's name as readers see it."""
-    return TITLES.get(ranker, ranker)
-
-
 def new_figure(height: float, *grid: int, height_ratios: Sequence[float] | None = None, sharex: bool = False) -> tuple:
-    """A figure of the common width and its axes; without pyplot, so no display, no global state, nothing to close."""
+    """A figure of the common width and its axes, without pyplot: no display, no global state, nothing to close."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
@@ -101,14 +96,15 @@ def new_figure(height: float, *grid: int, height_ratios: Sequence[float] | None 
     return figure, figure.subplots(*grid, sharex=sharex, gridspec_kw=ratios)
 
 
-def looks_of(rankers: Iterable[str]) -> dict[str, dict]:
+def looks_of(rankers: Iterable[str]) -> dict[str, dict[str, Any]]:
     """How each ranker's lines and dots look: MERA in blue, copying in orange, the other references in grey.
 
     Checkpoints under names of their own share blue, teal and purple, with dashes and markers of their own.
     """
     rankers = list(rankers)
+    look: tuple[str, Any, str]
     named = itertools.cycle(NAMED_LOOKS[1:] if "mera" in rankers else NAMED_LOOKS)
-    looks = {}
+    looks: dict[str, dict[str, Any]] = {}
     for name in rankers:
         if name == "mera":
             look, zorder, linewidth = NAMED_LOOKS[0], 3, 2.6
@@ -139,17 +135,17 @@ def spread_out(ys: dict[str, float], gap: float) -> dict[str, float]:
 
 
 def shortened(text: str, length: int) -> str:
-    """The text, cut where it is longer."""
+    """The text, cut if it is longer."""
     return text if len(text) <= length else text[: length - 1].rstrip(" ,;(") + "…"
 
 
 def wrapped(label: str) -> str:
-    """The label in two lines where it is long, cut where two are too few."""
+    """The label, in two lines if it is long, cut if two lines are too few."""
     return "\n".join(textwrap.wrap(str(label), width=24, max_lines=2, placeholder=" …"))
 
 
 def save(figure: Figure, target, suffix: str) -> None:
-    """Write a figure, the same bytes for the same figure: no date and no random ids."""
+    """Write a figure. The same figure gives the same bytes: no date and no random ids."""
     import matplotlib
 
     metadata = {"Date": None} if suffix == "svg" else None

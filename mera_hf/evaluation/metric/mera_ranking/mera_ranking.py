@@ -64,7 +64,7 @@ Examples:
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
-class MeraRanking(evaluate.Metric):
+class MeraRankingMetric(evaluate.Metric):
     def _info(self):
         codes = datasets.Sequence(datasets.Value("string"))
         return evaluate.MetricInfo(

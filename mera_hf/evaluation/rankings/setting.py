@@ -1,0 +1,118 @@
+"""Where `mera evaluate` and `mera compare` begin: the patients, the candidate codes and what is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mera_hf.data.prepared import Prepared
+from mera_hf.data.samples import Sample
+from mera_hf.data.splits import split_hash
+from mera_hf.errors import InputError
+from mera_hf.evaluation.metrics import KS
+from mera_hf.evaluation.rankings.reference import REFERENCES, fit_references
+from mera_hf.machine import peak_memory_mb, versions
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from mera_hf.evaluation.rankings.ranked import Ranking
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """The patients, codes and references shared by all rankers. Make one with [`Setting.open`].
+
+    Attributes:
+        prepared (`Prepared`): the dataset.
+        split (`str`): `train`, `validation` or `test`.
+        codes (`list[str]`): the candidates.
+        samples (`list[Sample]`): the last visit of each patient, as indices into `codes`.
+        ks (`list[int]`): k of recall@k and similar metrics, as far as the number of candidates allows.
+        references (`Sequence[str]`): the reference rankers.
+        seed (`int`): seed of the trained reference rankers, the draws and the swaps.
+        started (`float`): when measuring began, by `time.perf_counter`.
+    """
+
+    prepared: Prepared
+    split: str
+    codes: list[str]
+    samples: list[Sample]
+    ks: list[int]
+    references: Sequence[str] = REFERENCES
+    seed: int = 0
+    started: float = field(default_factory=time.perf_counter, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        split: str,
+        codes: list[str] | None = None,
+        references: Sequence[str] = REFERENCES,
+        seed: int = 0,
+    ) -> Setting:
+        """Open a prepared folder for the candidates of a model, or those of the dataset if `codes` is not given.
+
+        Raises:
+            [`~mera_hf.errors.InputError`]: for a split that does not exist or is empty, or fewer than 10 codes.
+        """
+        started, prepared = time.perf_counter(), Prepared.open(folder)
+        who = f"the model ranks {len(codes)}" if codes is not None else f"the dataset has {len(prepared.codes)}"
+        codes = prepared.codes if codes is None else codes
+        samples = prepared.samples(split, codes=codes)
+        if not samples:
+            raise InputError(f"the split {split!r} of {folder} has no patient with two visits; prepare more patients.")
+        ks = [k for k in KS if k <= len(codes)]
+        if not ks:
+            raise InputError(f"{who} codes; recall@{KS[0]} takes {KS[0]} or more.")
+        return cls(prepared, split, codes, samples, ks, references, seed, started)
+
+    @property
+    def rows(self) -> Dataset:
+        """The split."""
+        return self.prepared.splits[self.split]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The identifier of each sample's patient."""
+        identifiers = self.rows["patient_id"]
+        return [identifiers[sample.patient] for sample in self.samples]
+
+    @property
+    def validation(self) -> list[Sample]:
+        """The last visits of the validation patients."""
+        return self.prepared.samples("validation", codes=self.codes)
+
+    def reference_rankings(self) -> Iterator[tuple[str, Ranking]]:
+        """Fit the reference rankers on the train split, and let each rank the samples."""
+        train = self.prepared.samples("train", "every", self.codes)
+        fitted = fit_references(train, len(self.codes), self.validation or train, self.seed, self.references)
+        for name, rank in fitted.items():
+            yield name, rank(self.samples)
+
+    def described(self, history: str, candidates: str, recipe: str | None) -> dict[str, Any]:
+        """The parts `dataset`, `protocol` and `run` of a `metrics.json`; `run` has the time since opening."""
+        return {
+            "dataset": {
+                "name": self.prepared.report["source"],
+                "fingerprint": self.prepared.report["fingerprint"],
+                "split": self.split,
+                "split_sha256": split_hash(self.rows["patient_id"]),
+                "patients": len(self.samples),
+                "codes": len(self.prepared.codes),
+            },
+            "protocol": {"target": "last", "candidates": candidates, "history": history},
+            "run": {
+                "recipe": recipe,
+                "seed": self.seed,
+                "versions": versions(),
+                "seconds": round(time.perf_counter() - self.started, 1),
+                "peak_memory_mb": round(peak_memory_mb()),
+            },
+        }
