@@ -1,9 +1,11 @@
-"""Bootstrap over patients: how much a figure owes to which patients are in the test split (this project's choice).
+"""The bootstrap over patients: how much a figure depends on the patients in the test split (this project's choice).
 
-How much it owes to the training seed is another question: the spread over runs answers that one.
+All bootstrap intervals of a page come from the same draws, so that they can be compared with one another.
 
-Macro F1 has no interval. A draw leaves out a third of the codes that a single patient has, and with these the lowest F1s, so
-that its figure rises in nearly every draw (on Diabetes 130, a recurrent network: 5.9 %, and in the draws 5.9 to 7.1 %).
+How much it depends on the training seed is another question, which the spread over runs answers.
+
+Macro F1 has no interval. A draw leaves out a third of the codes that only one patient has. These have the lowest F1s, so
+the figure rises in nearly every draw (recurrent network on Diabetes 130: 5.9 %, but 5.9 to 7.1 % in the draws).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
     from mera_hf.data.samples import Sample
 
-BLOCK = 100  # draws at a time: each holds a count for every code
+RESAMPLES = 1000
+BLOCK = 100  # draws at a time, as each holds a count for every code
 
 
 def intervals(
@@ -28,19 +31,19 @@ def intervals(
     set_sizes: np.ndarray | None,
     samples: Sequence[Sample],
     ks: Sequence[int] = KS,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Bootstrap intervals over patients for every metric of [`~mera_hf.evaluation.metrics.evaluate_ranking`] but macro F1.
+    """Bootstrap intervals over patients for all metrics of [`~mera_hf.evaluation.metrics.evaluate_ranking`] except macro F1.
 
-    Percentiles of the figures of resampled patients. The same seed draws the same patients for every ranker.
+    They are percentiles of the figures of resampled patients. The same seed draws the same patients for every ranker.
 
     Args:
         order, set_sizes, samples, ks: as in `evaluate_ranking`.
-        resamples (`int`, defaults to 1000): number of draws of as many patients as there are, with replacement.
+        resamples (`int`, defaults to 1000): number of draws, each of as many patients as there are, with replacement.
         level (`float`, defaults to 0.95): share of the draws inside the interval.
-        seed (`int`, defaults to 0): of the draws.
+        seed (`int`, defaults to 0): seed of the draws.
 
     Returns:
         `dict[str, list[float]]`: `[low, high]` under the metric's name.
@@ -52,18 +55,18 @@ def intervals(
 
 
 def intervals_of_runs(
-    tallies: Sequence[Tally], resamples: int = 1000, level: float = 0.95, seed: int = 0
+    tallies: Sequence[Tally], resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
 ) -> dict[str, list[float]]:
     """[`intervals`] of the means over several runs of a ranker, on the same patients."""
     figures = resampled(tallies, resamples, seed)
     return {name: percentiles(values, level) for name, values in figures.items() if not name.startswith("macro_f1")}
 
 
-def resampled(tallies: Sequence[Tally], resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+def resampled(tallies: Sequence[Tally], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
     """Every metric, as the mean over several runs of a ranker, for each of many draws of the patients.
 
     Args:
-        tallies (`Sequence[Tally]`): one a run (training seed), of the same patients: each draw is the same for all runs.
+        tallies (`Sequence[Tally]`): one per run (training seed), of the same patients; all runs share each draw.
         resamples (`int`, defaults to 1000), seed (`int`, defaults to 0): number of draws, and their seed.
 
     Returns:
@@ -72,24 +75,43 @@ def resampled(tallies: Sequence[Tally], resamples: int = 1000, seed: int = 0) ->
     import numpy as np
 
     blocks = []
-    for weights in _draws(tallies[0].patients, resamples, seed):
+    for weights in draws(tallies[0].patients, resamples, seed):
         runs = [tally.figures(tally.sums(weights), tally.patients) for tally in tallies]
         blocks.append({name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]})
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def percentiles(values: np.ndarray, level: float = 0.95) -> list[float]:
-    """`[low, high]`: the middle share `level` of the values lies between them."""
+    """`[low, high]`, which enclose the middle share `level` of the values; NaN is left out (a draw without a patient
+    to measure)."""
     import numpy as np
 
-    return [float(end) for end in np.quantile(values, [(1 - level) / 2, (1 + level) / 2])]
+    return [float(end) for end in np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])]
 
 
-def _draws(patients: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each draw has each patient: float32 arrays of shape (block, patients)."""
+def mean_interval(values: np.ndarray) -> list[float]:
+    """The 95 % interval of the mean of one value per patient, shape (patients,)."""
+    import numpy as np
+
+    means = [weights @ values / len(values) for weights in draws(len(values))]
+    return percentiles(np.concatenate(means))
+
+
+def draws(patients: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each draw has each patient: float32 arrays of shape (block, patients), in blocks of 100 draws."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, BLOCK):
         size = min(BLOCK, resamples - start)
         yield rng.multinomial(patients, np.full(patients, 1 / patients), size=size).astype(np.float32)
+
+
+def all_draws(patients: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """[`draws`] as one array of shape (patients, resamples)."""
+    import numpy as np
+
+    drawn = np.empty((resamples, patients), dtype=np.float32)
+    for number, block in enumerate(draws(patients, resamples, seed)):
+        drawn[number * BLOCK : number * BLOCK + len(block)] = block
+    return drawn.T

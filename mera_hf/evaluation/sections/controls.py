@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mera_hf.blocks import Block, Note, Paragraph, Row, Table, Terms
 from mera_hf.data.samples import Sample
 from mera_hf.errors import InputError
+from mera_hf.evaluation.bootstrap import mean_interval
 from mera_hf.evaluation.figures import (
     AS_WELL,
     TITLES,
@@ -184,14 +185,12 @@ def drop_interval(order: np.ndarray, control: np.ndarray, samples: Sequence[Samp
         `[low, high]`.
     """
     import numpy as np
-    from scipy.stats import bootstrap
 
     drops = [
         (np.isin(sample.target, own[:k]).mean() - np.isin(sample.target, other[:k]).mean())
         for sample, own, other in zip(samples, order, control, strict=True)
     ]
-    drawn = bootstrap((drops,), np.mean, n_resamples=1000, batch=100, method="percentile", random_state=0)
-    return [float(end) for end in drawn.confidence_interval]
+    return mean_interval(np.array(drops))
 
 
 def control_sentence(

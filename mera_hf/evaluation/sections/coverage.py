@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import Block, Paragraph, Row, Table
+from mera_hf.evaluation.bootstrap import mean_interval
 from mera_hf.evaluation.conformal import KINDS
 
 
@@ -44,17 +45,15 @@ def measure(shares: np.ndarray, truth: np.ndarray, thresholds: dict) -> dict[str
             covered = (inside & truth).sum(axis=1) / truth.sum(axis=1)  # (patients,)
             if kind == "visits":
                 covered = covered == 1
-                interval = stats.binomtest(int(covered.sum()), n).proportion_ci(method="exact")
+                exact = stats.binomtest(int(covered.sum()), n).proportion_ci(method="exact")
+                interval = [float(exact.low), float(exact.high)]
             else:
-                draws = stats.bootstrap(
-                    (covered,), np.mean, n_resamples=1000, batch=50, method="percentile", random_state=0
-                )
-                interval = draws.confidence_interval
+                interval = mean_interval(covered)
             result[kind][level] = {
                 "threshold": threshold,
                 "nominal": float(level),
                 "reached": float(covered.mean()),
-                "interval": [float(interval.low), float(interval.high)],
+                "interval": interval,
                 "standard_error": float(covered.std() * (1 / n + 1 / fitted) ** 0.5),
                 "mean_size": float(sizes.mean()),
                 "sizes": [float(size) for size in np.quantile(sizes, [0.05, 0.5, 0.95])],

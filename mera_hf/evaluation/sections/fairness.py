@@ -17,15 +17,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import Block, Paragraph, Row, Table
+from mera_hf.evaluation.bootstrap import RESAMPLES, all_draws, percentiles
 from mera_hf.evaluation.figures import Value, format_figure, heading_of, mean_of, percent, plain_name, signed_points
 from mera_hf.evaluation.rankings.ranked import RankedPatients
 from mera_hf.evaluation.sections.strata import (
-    RESAMPLES,
     STRATIFICATIONS,
     UNKNOWN,
     Strata,
-    draw_patients,
-    interval,
     profile_stratifications,
 )
 
@@ -58,9 +56,9 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
     half = np.zeros(n, dtype=bool)
     half[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
     once = strata.resampled("mera", np.stack([np.ones(n), half, ~half], axis=1))
-    draws = strata.resampled("mera", draw_patients(n, resamples, seed))
+    draws = strata.resampled("mera", all_draws(n, resamples, seed))
     of_second_half = np.zeros((n, resamples), dtype=np.float32)
-    of_second_half[~half] = draw_patients(n - n // 2, resamples, seed)
+    of_second_half[~half] = all_draws(n - n // 2, resamples, seed)
     held_out_draws = strata.resampled("mera", of_second_half)
 
     section: dict[str, Any] = {}
@@ -81,12 +79,12 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
                 "best": strata.labels[best][1],
                 "worst": strata.labels[worst][1],
                 "gap": float(whole[best] - whole[worst]),
-                "interval": interval(draws[metric][best] - draws[metric][worst]),
+                "interval": percentiles(draws[metric][best] - draws[metric][worst]),
                 "held_out": {
                     "best": strata.labels[named_best][1],
                     "worst": strata.labels[named_worst][1],
                     "difference": float(second[named_best] - second[named_worst]),
-                    "interval": interval(held_out_draws[metric][named_best] - held_out_draws[metric][named_worst]),
+                    "interval": percentiles(held_out_draws[metric][named_best] - held_out_draws[metric][named_worst]),
                 },
             }
     return section

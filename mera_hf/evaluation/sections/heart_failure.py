@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import Block, Paragraph, Table
+from mera_hf.evaluation.bootstrap import RESAMPLES, all_draws, percentiles
 from mera_hf.evaluation.figures import FEWEST_PATIENTS, TOO_FEW, columns_of, percent, ranker_rows, with_interval
 from mera_hf.evaluation.rankings.ranked import RankedPatients
-from mera_hf.evaluation.sections.strata import BLOCK_RESAMPLES, RESAMPLES, draw_patients, interval
+from mera_hf.evaluation.sections.strata import BLOCK_RESAMPLES
 
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
         if count < FEWEST_PATIENTS:
             return {"skipped": f"{TOO_FEW} patients {what} heart failure at the visit to be predicted"}
     section: dict[str, Any] = {"patients_with": int(truth.sum()), "rankers": {}, "intervals": {}}
-    weights = draw_patients(len(patients), resamples, seed)  # (patients, draws)
+    weights = all_draws(len(patients), resamples, seed)  # (patients, draws)
     for name, ranking in patients.rankings.items():
         scores = _scores(ranking.order, ranking.probabilities, is_code)
         figures = {"auc": float(roc_auc_score(truth, scores))}
@@ -55,7 +56,7 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
             draws = {"auc": _resampled_auc(truth, scores, weights)}
             if ranking.probabilities is not None:
                 draws["f1"] = _resampled_f1(truth, scores > 0.5, weights)
-            section["intervals"][name] = {metric: interval(values) for metric, values in draws.items()}
+            section["intervals"][name] = {metric: percentiles(values) for metric, values in draws.items()}
     return section
 
 

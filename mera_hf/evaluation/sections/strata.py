@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mera_hf.blocks import Block, Card, Details, Grid, Paragraph, Plot, Row, Table
 from mera_hf.evaluation import plots
+from mera_hf.evaluation.bootstrap import RESAMPLES, all_draws, percentiles
 from mera_hf.evaluation.figures import (
     COLUMNS,
     FEWEST_PATIENTS,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 KS = (10, 20)
-RESAMPLES = 1000
 BLOCK_RESAMPLES = 32
 # An untrained EOV may give every code to every patient. Reweighting such sets a thousand times takes hours and
 # says nothing, so F1 of sets with more pairs than this has no interval.
@@ -305,24 +305,6 @@ def f1(correct: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> np.nd
     return 2 * correct / np.maximum(predicted + support, 1)
 
 
-def draw_patients(n: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Bootstrap over patients: how often each of `n` is drawn in each of `resamples`, (n, resamples) float32."""
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    drawn = np.empty((resamples, n), dtype=np.float32)
-    for draw in drawn:
-        draw[:] = np.bincount(rng.integers(n, size=n), minlength=n)
-    return drawn.T
-
-
-def interval(draws: np.ndarray, level: float = 0.95) -> list[float]:
-    """Percentile interval `[low, high]` of draws, leaving out those in which a stratum has no patient."""
-    import numpy as np
-
-    return [float(end) for end in np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])]
-
-
 def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """The section `strata` of `metrics.json`.
 
@@ -340,7 +322,7 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
     figures = {
         name: strata.figures(name) for name in tqdm(patients.rankings, desc="strata", unit="ranker", leave=False)
     }
-    draws = strata.resampled("mera", draw_patients(len(patients), resamples, seed))
+    draws = strata.resampled("mera", all_draws(len(patients), resamples, seed))
     section: dict[str, Any] = {stratification: {} for stratification, _ in strata.labels}
     for i, (stratification, stratum) in enumerate(strata.labels):
         count = int((strata.sizes[i] > 0).sum())
@@ -354,7 +336,7 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
                     name: {metric: float(values[i]) for metric, values in found.items()}
                     for name, found in figures.items()
                 },
-                "intervals": {"mera": {metric: interval(values[i]) for metric, values in draws.items()}},
+                "intervals": {"mera": {metric: percentiles(values[i]) for metric, values in draws.items()}},
             }
     return section
 
