@@ -71,8 +71,8 @@ def bases(tmp_path):
 @pytest.mark.parametrize("family", ["llama", "llama_tied", "gpt2", "phi"])
 def test_the_merged_model_is_the_adapted_one(family, kind, bases, tmp_path):
     model, tokenizer = adapted(bases(family, kind))
-    wanted = logits(model, tokenizer)
     save_adapter(model, tokenizer, tmp_path / "adapter")
+    wanted = logits(model.double(), tokenizer)  # float64: what differs is the rounding of the merged weights
     figures = merge_adapter(tmp_path / "adapter", tmp_path / "merged")
     assert figures["adapter"]["largest"] < 1e-4 and figures["adapter"]["same_top20"] == 1.0
     assert figures["dtype"] == "float32" and figures["histories"] == 64 and "quantised" not in figures
@@ -81,10 +81,10 @@ def test_the_merged_model_is_the_adapted_one(family, kind, bases, tmp_path):
     merged, report = AutoModel.from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
-    torch.testing.assert_close(logits(merged.eval(), tokenizer), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits(merged.double().eval(), tokenizer), wanted, rtol=0, atol=1e-5)
     assert (merged.config.eov_value, merged.config.rerank_depth) == (0.3, 5)
     assert merged.config.history_text == "code+description"
-    assert torch.equal(merged.ranking_head.log_prevalence, torch.full((len(CODES),), -2.0))
+    assert merged.ranking_head.log_prevalence.tolist() == [-2.0] * len(CODES)
     tied = merged.get_input_embeddings().weight is merged.get_output_embeddings().weight
     assert tied == model.config.tie_word_embeddings
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base", "merged"]  # nothing half written
