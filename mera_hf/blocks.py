@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 
@@ -22,6 +21,11 @@ class Row(NamedTuple):
     texts: Sequence[str] = ()
     best: Sequence[bool] = ()
     kind: str = ""
+
+    @property
+    def marked(self) -> Iterable[tuple[str, bool]]:
+        """Each text, and whether it is the best of its column."""
+        return zip(self.texts, self.best or [False] * len(self.texts), strict=True)
 
 
 class Table(NamedTuple):
@@ -108,14 +112,18 @@ class VisitList(NamedTuple):
 Block: TypeAlias = Table | Paragraph | Note | Bullets | Plot | Grid | Card | Details | Terms | Facts | VisitList
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section of a page: its name for links, its label in the table of contents, its heading and its blocks."""
 
     name: str
     label: str
     heading: str
     blocks: Sequence[Block]
+
+
+def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table without caption; the first text of each row is its title."""
+    return Table("", headings, [Row(title, texts) for title, *texts in rows])
 
 
 def plots_of(blocks: Sequence[Block]) -> list[Plot]:
@@ -140,9 +148,8 @@ def markdown_table(table: Table, left: int = 1, spaced: bool = False) -> str:
     rule = ["---"] * min(left, len(table.headings)) + ["---:"] * (len(table.headings) - left)
     lines = [_line(table.headings), _line(rule) if spaced else f"|{'|'.join(rule)}|"]
     for row in table.rows:
-        texts = row.texts or [""] * (len(table.headings) - 1)
-        marks = row.best or [False] * len(texts)
-        cells = [f"**{text}**" if mark else text for text, mark in zip(texts, marks, strict=True)]
+        cells = [f"**{text}**" if mark else text for text, mark in row.marked]
+        cells = cells or [""] * (len(table.headings) - 1)
         mark = {"group": "**", "control": "*"}.get(row.kind, "")
         lines.append(_line([f"{mark}{row.title}{mark}", *cells]))
     return "\n".join(lines)
@@ -157,10 +164,7 @@ def text_table(table: Table) -> str:
     marked = any(any(row.best) for row in table.rows)
     room = " " * marked  # for the marks
     header = [table.headings[0], *(heading + room for heading in table.headings[1:])]
-    cells = [
-        [row.title, *(text + ("*" if mark else room) for text, mark in zip(row.texts, _marks(row), strict=True))]
-        for row in table.rows
-    ]
+    cells = [[row.title, *(text + ("*" if mark else room) for text, mark in row.marked)] for row in table.rows]
     widths = [max(len(line[i].rstrip()) for line in [header, *cells]) + marked for i in range(len(header))]
     widths[0] -= marked
 
@@ -174,7 +178,3 @@ def text_table(table: Table) -> str:
     if cells[controls:]:
         lines += [rule, *map(line, cells[controls:])]
     return "\n".join(lines)
-
-
-def _marks(row: Row) -> Sequence[bool]:
-    return row.best or [False] * len(row.texts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import resource
 import sys
+import time
+from typing import Any
 
 
 def versions() -> dict[str, str]:
@@ -19,6 +21,17 @@ def peak_memory_mb() -> float:
     """Largest memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1024 if sys.platform != "darwin" else peak / 1024**2
+
+
+def run_record(recipe: str | None, seed: int, started: float) -> dict[str, Any]:
+    """The part `run` of a `metrics.json`: how the figures were made, and the time since `started`, of `time.perf_counter`."""
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "versions": versions(),
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_memory_mb": round(peak_memory_mb()),
+    }
 
 
 def hardware(processes: int = 1) -> dict[str, str | int]:

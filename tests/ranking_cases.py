@@ -1,4 +1,4 @@
-"""Random and hand-made cases that several tests of this folder share."""
+"""Random and hand-made cases that several tests share."""
 
 import dataclasses
 

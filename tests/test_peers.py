@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mera_hf.data.prepared import load_codes, load_prepared
+from mera_hf.data.prepared import Prepared, load_prepared
 from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import evaluate_ranking, order_from_scores
@@ -54,7 +54,7 @@ def test_the_export_is_the_split_without_the_visits_to_predict(dataset, exported
         for patient in patients
     ]
     assert rows == expected
-    assert codes == [entry["code"] for entry in load_codes(dataset)]
+    assert codes == Prepared.open(dataset).codes
 
 
 def test_the_samples_are_those_of_the_reference_rankers(dataset, exported):

@@ -38,7 +38,6 @@ examples
 """
 # The options that only one of the two forms takes
 ONE = ("sex", "age", "race", "icd", "json", "explain")
-KINDS = ("codes", "visits")
 MANY = ("output_dir", "split", "batch_tokens", "max_length", "resume", "overwrite")
 SAYS_COVERAGE = {
     "codes": "On average over patients like those of the validation split, {:.0%} or more of a visit's codes are in the set.",
@@ -57,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--coverage", type=float, metavar="SHARE", help="sets of a known coverage instead of EOV's: 0.8, 0.9 or 0.95"
     )
     parser.add_argument(
-        "--coverage-of", choices=KINDS, help="share of a visit's codes, or of whole visits (default codes)"
+        "--coverage-of",
+        choices=tuple(SAYS_COVERAGE),
+        help="share of a visit's codes, or of whole visits (default codes)",
     )
     one = parser.add_argument_group("with --visits")
     one.add_argument("--sex", choices=("F", "M"), help="sex of the patient, if known")

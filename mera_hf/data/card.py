@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mera_hf.blocks import Row, Table, markdown_table
+from mera_hf.blocks import markdown_table, plain_table
 from mera_hf.data.prepared import PrepareReport
 
 
@@ -136,5 +136,4 @@ def _left_out(report: PrepareReport) -> str:
 
 
 def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    table = Table("", header, [Row(title, texts) for title, *texts in rows])
-    return markdown_table(table, left=len(header), spaced=True)
+    return markdown_table(plain_table(header, rows), left=len(header), spaced=True)

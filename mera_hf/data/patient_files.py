@@ -105,12 +105,12 @@ def _type_fault(name: str, found: pa.DataType, wanted: pa.DataType) -> str | Non
     return None if text or number else f"`{name}` has the type {found}, not {wanted}"
 
 
-def _batches(path: Path, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     file = _open_file(path)
     try:
-        yield from file.iter_batches(SHARD_ROWS, columns=list(columns), use_threads=False)
+        yield from file.iter_batches(SHARD_ROWS, columns=list(COLUMNS), use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from error
 
@@ -142,7 +142,7 @@ def check_rows(path: Path, codes: list[str]) -> dict[str, int]:
             row = patients + (first if rows is None else rows[first].as_py())
             raise InputError(f"{path.name}, row {row} (the first is row 0): {what}")
 
-    for batch in _batches(path, COLUMNS):
+    for batch in _batches(path):
         identifiers, profiles, histories = (batch.column(name) for name in COLUMNS)
         refuse(pc.is_null(identifiers), None, "`patient_id` is empty. Give every patient an identifier.")
         if not pa.types.is_null(profiles.type):
@@ -195,7 +195,7 @@ def read_shards(shards: Iterable[Shard]) -> Iterator[tuple[Shard, list[dict]]]:
         wanted.setdefault(shard.path, {})[shard.start] = shard
     for path, by_start in wanted.items():
         start = 0
-        for batch in _batches(path, COLUMNS):
+        for batch in _batches(path):
             if start in by_start and by_start[start].rows == batch.num_rows:
                 rows = batch.to_pylist()
                 for row in rows:

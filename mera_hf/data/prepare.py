@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,11 +47,11 @@ class Choices:
     unknown: str
 
     def __post_init__(self):
-        self._one_of("source", SOURCES)
-        self._one_of("cohort", ("default", "field"))
-        self._one_of("split", ("random", "field"))
-        self._one_of("icd", (None, *NUMBERS, "keep"))
-        self._one_of("unknown", (None, "error", "drop"))
+        _one_of("source", self.source, SOURCES)
+        _one_of("cohort", self.cohort, ("default", "field"))
+        _one_of("split", self.split, ("random", "field"))
+        _one_of("icd", self.icd, (None, *NUMBERS, "keep"))
+        _one_of("unknown", self.unknown, (None, "error", "drop"))
         if self.min_visits < 1:
             raise InputError(
                 f"`min_visits` is {self.min_visits}. Set 1 or more; 2 is the least that can be predicted and tested."
@@ -66,14 +67,14 @@ class Choices:
                 "split='field' has a fixed train set, so `keep_single_visit` cannot add to it. Set one of the two."
             )
 
-    def _one_of(self, name: str, allowed) -> None:
-        value = getattr(self, name)
-        if value not in allowed:
-            raise InputError(f"`{name}` is {value!r}. Choose one of {', '.join(map(str, allowed))}.")
-
     def to_dict(self) -> dict:
         """The `arguments` of `prepare.json`: all but the source."""
         return {name: value for name, value in asdict(self).items() if name != "source"}
+
+
+def _one_of(name: str, value: str, allowed: Collection[str | None]) -> None:
+    if value not in allowed:
+        raise InputError(f"`{name}` is {value!r}. Choose one of {', '.join(map(str, allowed))}.")
 
 
 def prepare(
@@ -94,7 +95,7 @@ def prepare(
     """Prepare the dataset folder of a source: `README.md`, `data/*.parquet`, `codes.json`, `prepare.json`, the
     licence.
 
-    The folder appears whole or not at all. `datasets.load_dataset(output_dir)` and [`load_prepared`] open it.
+    The folder appears whole or not at all. `datasets.load_dataset(output_dir)` and [`~mera_hf.load_prepared`] open it.
 
     Args:
         source (`str`): `"diabetes130"`, `"mimic3"`, `"mimic4"`, `"desynpuf"` or `"visits_csv"`.
@@ -129,9 +130,10 @@ def prepare(
         sample = FIELD_SAMPLE.get(source)
     if seed is None:
         seed = FIELD_SEED if split == "field" else 0
-    if unknown is None and source in SOURCES:
+    if unknown is None:
+        _one_of("source", source, SOURCES)
         unknown = SOURCES[source].unknown
-    choices = Choices(source, cohort, split, icd, min_visits, keep_single_visit, sample, seed, unknown or "")
+    choices = Choices(source, cohort, split, icd, min_visits, keep_single_visit, sample, seed, unknown)
     if output_dir is None:
         raise InputError("`output_dir` is missing. Name the folder to write.")
     if data_dir is None and source not in BUNDLED:

@@ -29,7 +29,8 @@ class Prepared:
     Attributes:
         folder (`Path`): where it was read.
         splits (`datasets.DatasetDict`): `train`, `validation` and `test`, see [`load_prepared`].
-        entries (`list[dict]`): the content of `codes.json`, see [`load_codes`].
+        entries (`list[dict]`): the content of `codes.json`, `{"code", "description", "patients", "visits"}` of each code
+            of the candidate space in sort order, with counts of the train split.
         report (`dict`): the content of `prepare.json`, see [`PrepareReport`].
     """
 
@@ -44,9 +45,12 @@ class Prepared:
         """Read and check a folder.
 
         Raises:
-            [`~mera_hf.errors.InputError`]: as [`load_prepared`] and [`load_codes`].
+            [`~mera_hf.errors.InputError`]: as [`load_prepared`], or if there are no codes.
         """
-        return cls(Path(folder), load_prepared(folder), load_codes(folder), read_report(folder))
+        splits, path = load_prepared(folder), Path(folder) / CODES_FILE
+        if not (entries := read_json(path, AGAIN)):
+            raise InputError(f"{str(path)!r} has no codes. {AGAIN}")
+        return cls(Path(folder), splits, entries, read_report(folder))
 
     @cached_property
     def codes(self) -> list[str]:
@@ -112,22 +116,6 @@ def load_prepared(folder: str | os.PathLike) -> DatasetDict:
     if not len(splits["train"]):
         raise InputError(f"{str(folder)!r} has no patients in train. Prepare the dataset again with more patients.")
     return splits
-
-
-def load_codes(folder: str | os.PathLike) -> list[dict]:
-    """The candidate space of a prepared folder: `{"code", "description", "patients", "visits"}` in sort order.
-
-    The counts are those of the train split.
-
-    Raises:
-        InputError: `folder` is not a prepared folder, or has no codes.
-    """
-    read_report(folder)
-    path = Path(folder) / CODES_FILE
-    codes = read_json(path, AGAIN)
-    if not codes:
-        raise InputError(f"{str(path)!r} has no codes. {AGAIN}")
-    return codes
 
 
 def read_report(folder: str | os.PathLike) -> dict:

@@ -41,6 +41,11 @@ class Sample:
     profile: dict
     texts: list[str | None] = field(default_factory=list)
 
+    @property
+    def known(self) -> set[int]:
+        """The codes of the earlier visits."""
+        return {code for visit in self.history for code in visit}
+
 
 def prediction_samples(rows: Iterable[dict], codes: Sequence[str], target: str = "last") -> list[Sample]:
     """Turn rows of a visits dataset into prediction samples.

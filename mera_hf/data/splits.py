@@ -16,7 +16,7 @@ SPLITS = ("train", "validation", "test")
 
 # Patients in train and test; the rest is validation. MIMIC-IV: of a sample of 10,000.
 FIELD_SIZES = {"mimic3": (6000, 1000), "mimic4": (8000, 1000)}
-FIELD_SAMPLE = {"mimic3": None, "mimic4": 10_000}
+FIELD_SAMPLE = {"mimic4": 10_000}
 
 
 def random_split(patient_id: str, seed: int) -> str:

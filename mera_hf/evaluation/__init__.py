@@ -1,1 +1,1 @@
-"""Evaluation: metrics, reference rankers, controls, results and the report."""
+"""Evaluation: metrics, rankers, plots, the sections of results, and comparisons."""

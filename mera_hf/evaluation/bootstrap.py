@@ -1,6 +1,7 @@
 """The bootstrap over patients: how much a figure depends on the patients in the test split (this project's choice).
 
-All bootstrap intervals of a page come from the same draws, so that they can be compared with one another.
+All bootstrap intervals of a page come from the same draws, so that they can be compared with one another; only a gap that
+is measured on half of the patients has draws of its own.
 
 How much it depends on the training seed is another question, which the spread over runs answers.
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 BLOCK = 100  # draws at a time, as each holds a count for every code
+BLOCK_RESAMPLES = 32  # draws at a time where each holds the patients in order
 
 
 def intervals(
@@ -32,17 +34,15 @@ def intervals(
     samples: Sequence[Sample],
     ks: Sequence[int] = KS,
     resamples: int = RESAMPLES,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Bootstrap intervals over patients for all metrics of [`~mera_hf.evaluation.metrics.evaluate_ranking`] except macro F1.
+    """Bootstrap 95 % intervals over patients for all metrics of `evaluate_ranking` except macro F1.
 
     They are percentiles of the figures of resampled patients. The same seed draws the same patients for every ranker.
 
     Args:
         order, set_sizes, samples, ks: as in `evaluate_ranking`.
         resamples (`int`, defaults to 1000): number of draws, each of as many patients as there are, with replacement.
-        level (`float`, defaults to 0.95): share of the draws inside the interval.
         seed (`int`, defaults to 0): seed of the draws.
 
     Returns:
@@ -51,15 +51,13 @@ def intervals(
     Raises:
         [`~mera_hf.errors.InputError`]: as `evaluate_ranking`.
     """
-    return intervals_of_runs([tally_ranking(order, set_sizes, samples, ks)], resamples, level, seed)
+    return intervals_of_runs([tally_ranking(order, set_sizes, samples, ks)], resamples, seed)
 
 
-def intervals_of_runs(
-    tallies: Sequence[Tally], resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
-) -> dict[str, list[float]]:
+def intervals_of_runs(tallies: Sequence[Tally], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, list[float]]:
     """[`intervals`] of the means over several runs of a ranker, on the same patients."""
     figures = resampled(tallies, resamples, seed)
-    return {name: percentiles(values, level) for name, values in figures.items() if not name.startswith("macro_f1")}
+    return {name: percentiles(values) for name, values in figures.items() if not name.startswith("macro_f1")}
 
 
 def resampled(tallies: Sequence[Tally], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from mera_hf.evaluation.rankings.files import complete_order, read_rankings
 from mera_hf.evaluation.rankings.model import rank_samples
 from mera_hf.evaluation.rankings.ranked import Cut, Ranking
 from mera_hf.evaluation.rankings.reference import REFERENCES
-from mera_hf.evaluation.rankings.setting import Setting
+from mera_hf.evaluation.rankings.setting import EACH_OWN, Setting
 from mera_hf.evaluation.results import Metrics, build_metrics
 from mera_hf.evaluation.tally import Tally, tally_ranking
 
@@ -141,7 +141,7 @@ def compare_rankers(
         for name, runs in tqdm(tallies.items(), desc="intervals", unit="ranker")
     }
     metrics = build_metrics(
-        **setting.described("that of each ranker", "cohort", None),
+        **setting.described(EACH_OWN, "cohort", None),
         rankers={name: _figures([tally.measure() for tally in runs]) for name, runs in tallies.items()},
         controls={},
         intervals=bands,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.rankings.model import rank_samples
-from mera_hf.evaluation.reliability import true_places
+from mera_hf.evaluation.reliability import places_hit
 
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def fit_to_ranking(config: MeraConfig, ranking: ModelRanking | None, samples: Se
     config.conformal = None
     if ranking is None or len(samples) < FEWEST:
         return False
-    config.conformal = conformal_thresholds(ranking.shares(), true_places(ranking.order, samples))
+    config.conformal = conformal_thresholds(ranking.shares(), places_hit(ranking.order, samples))
     return True
 
 

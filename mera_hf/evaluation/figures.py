@@ -125,6 +125,17 @@ Value = float | Spread
 Figures = Mapping[str, Value]  # metric to its value, fractions and sizes in codes
 
 
+def over_seeds(values: Sequence[float]) -> Value:
+    """The spread over several seeds; with one seed the value itself."""
+    return spread(values) if len(values) > 1 else values[0]
+
+
+def seeds_of(metrics: Mapping) -> list[int]:
+    """The training seeds of a `metrics.json`, of one run or merged."""
+    seed = metrics["run"]["seed"]
+    return seed if isinstance(seed, list) else [seed]
+
+
 def is_metric(name: str) -> bool:
     """Whether `metrics.json` may hold a metric of this name."""
     return name in METRICS or re.fullmatch(rf"({'|'.join(AT_K)})@[1-9]\d*", name) is not None
@@ -227,13 +238,16 @@ def columns_of(rankers: Iterable[Mapping], wanted: Iterable[str]) -> list[str]:
     return [metric for metric in wanted if any(metric in figures for figures in rankers)]
 
 
-def ranker_rows(rankers: Mapping[str, Figures], columns: Sequence[str], alone: bool = False) -> list[Row]:
+def ranker_rows(
+    rankers: Mapping[str, Figures], columns: Sequence[str], alone: bool = False, intervals: Mapping | None = None
+) -> list[Row]:
     """One row per ranker; the highest figure of a column is marked as best if more is better.
 
     Args:
         rankers (`Mapping[str, Figures]`): name to figures.
         columns (`Sequence[str]`): metrics.
         alone (`bool`, defaults to `False`): whether a figure that only one ranker has counts as best.
+        intervals (`Mapping`, *optional*): name to metric to `[low, high]`, shown where they are known.
     """
     best = {}
     for column in columns:
@@ -243,7 +257,7 @@ def ranker_rows(rankers: Mapping[str, Figures], columns: Sequence[str], alone: b
     return [
         Row(
             title_of(name),
-            [format_figure(column, figures.get(column)) for column in columns],
+            [with_interval(c, figures.get(c), (intervals or {}).get(name, {}).get(c)) for c in columns],
             [column in best and column in figures and mean_of(figures[column]) == best[column] for column in columns],
             "mera" * (name == "mera"),
         )

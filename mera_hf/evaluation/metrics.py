@@ -47,6 +47,11 @@ if TYPE_CHECKING:
 KS = (10, 20, 30, 40)
 
 
+def ks_up_to(n_codes: int) -> list[int]:
+    """The k of `KS` that so many ranked codes allow."""
+    return [k for k in KS if k <= n_codes]
+
+
 def order_from_scores(scores: np.ndarray, k: int | None = None) -> np.ndarray:
     """Rank codes by score, the best first; among equal scores the lower code index comes first.
 
@@ -119,5 +124,5 @@ def recall_curve(order: np.ndarray, samples: Sequence[Sample], kmax: int = 40) -
     check_k(kmax, order.shape[1])
     # Only the part of the ranking that the curve needs: inverting all of it would be most of the work
     width = max(kmax, *(len(set(sample.target)) for sample in samples))
-    values = tally_ranking(order[:, :width], None, samples, [*range(1, kmax), kmax]).values
+    values = tally_ranking(order[:, :width], None, samples, range(1, kmax + 1)).values
     return np.array([values[f"recall@{k}"].mean() for k in range(1, kmax + 1)])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.bootstrap import RESAMPLES, draws, percentiles
+from mera_hf.evaluation.bootstrap import draws, percentiles
 from mera_hf.evaluation.figures import FEWEST_PATIENTS
 
 
@@ -25,7 +25,7 @@ CANDIDATES = 60  # best codes of each patient, used to fit a temperature
 CHUNK = 2**22  # pairs of a patient and a code at a time
 
 
-def true_places(order: np.ndarray, samples: Sequence[Sample]) -> np.ndarray:
+def places_hit(order: np.ndarray, samples: Sequence[Sample]) -> np.ndarray:
     """Which places of each ranking hold a true code: bool, in the shape of `order`, (patients, K)."""
     import numpy as np
 
@@ -83,7 +83,7 @@ def reliability(
 
     Args:
         probabilities (`np.ndarray` of shape (patients, K)): in the order of the ranking, float32.
-        truth (`np.ndarray` of shape (patients, K)): bool, from [`true_places`].
+        truth (`np.ndarray` of shape (patients, K)): bool, from [`places_hit`].
         widths (`int` or `np.ndarray` of shape (patients,), *optional*):
             How many first codes of each patient to use, such as 40 or the set sizes; all by default.
         bins (`int`, defaults to 15): there may be fewer, as equal probabilities share a bin.
@@ -149,7 +149,7 @@ def fit_temperature(margins: np.ndarray, truth: np.ndarray) -> tuple[float, floa
 
     Args:
         margins (`np.ndarray` of shape (patients, K)): code logit minus EOV logit, in the order of the ranking.
-        truth (`np.ndarray` of shape (patients, K)): bool, from [`true_places`].
+        truth (`np.ndarray` of shape (patients, K)): bool, from [`places_hit`].
     """
     import numpy as np
     from scipy.special import logit
@@ -163,9 +163,9 @@ def fit_temperature(margins: np.ndarray, truth: np.ndarray) -> tuple[float, floa
     return 1 / slope, -intercept / slope
 
 
-def improvement(before: Reliability, after: Reliability, resamples: int = RESAMPLES, seed: int = 0) -> dict:
+def improvement(before: Reliability, after: Reliability) -> dict:
     """By how much the expected calibration error falls: `ece` and its 95 % bootstrap `interval` over patients."""
     import numpy as np
 
-    falls = [before.ece(weights) - after.ece(weights) for weights in draws(len(before.count), resamples, seed)]
+    falls = [before.ece(weights) - after.ece(weights) for weights in draws(len(before.count))]
     return {"ece": float(before.ece()[0] - after.ece()[0]), "interval": percentiles(np.concatenate(falls))}

@@ -117,15 +117,15 @@ def validate_metrics(metrics: Mapping[str, Any], source: str = "metrics") -> Non
     for section in ("rankers", "controls"):
         for name, figures in metrics[section].items():
             for metric, value in figures.items():
-                _check_figure(f"{source}: `{section}.{name}.{metric}`", metric, value)
+                place = f"{source}: `{section}.{name}.{metric}`"
+                _require(is_metric(metric), f"{place} is not a metric of this schema.")
+                _check_value(place, metric, value)
     for name, figures in metrics.get("intervals", {}).items():
         _require(name in metrics["rankers"], f"{source}: `intervals.{name}` names no ranker.")
         for metric, pair in figures.items():
             place = f"{source}: `intervals.{name}.{metric}`"
-            _require(isinstance(pair, list) and len(pair) == 2, f"{place} must be [low, high], not {pair!r}.")
-            for value in pair:
-                _check_number(place, metric, value)
-            _require(pair[0] <= pair[1], f"{place} has its ends swapped: {pair!r}.")
+            _require(isinstance(pair, list), f"{place} must be [low, high], not {pair!r}.")
+            _check_breakdown(place, metric, pair, metrics["rankers"])
     for section in map(name_of, SECTIONS):
         _check_breakdown(f"{source}: `{section}`", section, metrics.get(section, {}), metrics["rankers"])
     for name in metrics.get("distance", {}):
@@ -154,12 +154,7 @@ def write_metrics(metrics: Metrics, path: str | Path) -> None:
         [`~mera_hf.errors.InputError`]: as [`validate_metrics`].
     """
     validate_metrics(metrics, str(path))
-    write_text(metrics_text(metrics), path)
-
-
-def metrics_text(metrics: Metrics) -> str:
-    """The text of a `metrics.json`."""
-    return json_text(metrics)
+    write_text(json_text(metrics), path)
 
 
 def read_metrics(path: str | Path) -> Metrics:
@@ -255,11 +250,6 @@ def _require(condition: object, message: str) -> None:
 
 def _shape(section: dict) -> dict:
     return {name: set(figures) for name, figures in section.items()}
-
-
-def _check_figure(place: str, metric: str, value: object) -> None:
-    _require(is_metric(metric), f"{place} is not a metric of this schema.")
-    _check_value(place, metric, value)
 
 
 def _check_value(place: str, metric: str, value: Any) -> None:

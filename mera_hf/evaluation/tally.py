@@ -218,8 +218,8 @@ def _ranks(order: np.ndarray, samples: Sequence[Sample], targets: Sequence[np.nd
             raise InputError(f"`order` ranks a code twice in row {row}: each code may be listed once.")
         ranks.append(place[target])
         place[order[row]] = width
-        history = {code for visit in sample.history for code in visit}
-        repeated.append([int(code) in history for code in target])
+        known = sample.known
+        repeated.append([int(code) in known for code in target])
     return np.concatenate(ranks), np.concatenate(repeated)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mera_hf.data.samples import Sample
-from mera_hf.evaluation.figures import FEWEST_PATIENTS, TOO_FEW, spread
+from mera_hf.evaluation.figures import FEWEST_PATIENTS, TOO_FEW, over_seeds
 from mera_hf.evaluation.rankings.model import rank_samples
 from mera_hf.evaluation.sections.severity import (
     OF_MODEL,
@@ -108,7 +108,4 @@ def _over_seeds(correlations: list[dict | None]) -> dict | None:
         return None
     values = [each["rho"] for each in known]
     ends = zip(*(each["interval"] for each in known), strict=True)
-    return {
-        "rho": spread(values) if len(values) > 1 else values[0],
-        "interval": [float(np.mean(end)) for end in ends],
-    }
+    return {"rho": over_seeds(values), "interval": [float(np.mean(end)) for end in ends]}

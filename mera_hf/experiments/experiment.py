@@ -14,8 +14,8 @@ from tqdm import tqdm
 from mera_hf.data.prepared import Prepared
 from mera_hf.data.samples import Sample
 from mera_hf.errors import InputError
-from mera_hf.evaluation.figures import COLUMNS, Value, spread
-from mera_hf.evaluation.metrics import KS
+from mera_hf.evaluation.figures import COLUMNS, over_seeds
+from mera_hf.evaluation.metrics import KS, ks_up_to
 from mera_hf.evaluation.paired import compare, holm
 from mera_hf.evaluation.sections.severity import target_severity
 from mera_hf.evaluation.tally import Tally, tally_ranking
@@ -124,7 +124,7 @@ def run_experiment(name: str, setting: ExperimentSetting, seeds: Sequence[int] =
     if name == "memorization":
         asked = finish_memorizing(setting, seeds, jobs)
         result[name] = {
-            when: {question: _over_seeds([each[when][question] for each in asked]) for question in asked[0][when]}
+            when: {question: over_seeds([each[when][question] for each in asked]) for question in asked[0][when]}
             for when in asked[0]
         }
     if name == "eov":
@@ -133,7 +133,7 @@ def run_experiment(name: str, setting: ExperimentSetting, seeds: Sequence[int] =
     if name == "ontology":
         # The rows of a model that never saw the tree
         model, _ = runs["levels_none"][0].open()
-        result[name] = ontology_analysis(setting.dataset, model, encoder=mera_args.encoder)
+        result[name] = ontology_analysis(prepared, model, encoder=mera_args.encoder)
     result["says"] = conclusion(result)
     return result
 
@@ -145,11 +145,7 @@ def _candidates(run: Run) -> list[str]:
 
 
 def _tally(order: np.ndarray, set_sizes: np.ndarray, samples: Sequence[Sample]) -> Tally:
-    return tally_ranking(order, set_sizes, samples, [k for k in KS if k <= order.shape[1]])
-
-
-def _over_seeds(values: list[float]) -> Value:
-    return spread(values) if len(values) > 1 else values[0]
+    return tally_ranking(order, set_sizes, samples, ks_up_to(order.shape[1]))
 
 
 def _ranked(variant: Variant, planned: Design, runs: dict[str, list[Run]], samples: Sequence[Sample]) -> RankedRow:
@@ -206,10 +202,10 @@ def _rows(ranked: dict[str, RankedRow], metrics: Sequence[str]) -> list[dict[str
         results = [run.result for run in row.runs]
         figures["validation"] = [result["validation"] for result in results]
         entry: dict[str, Any] = {"name": name, "title": row.title, "options": list(row.options)}
-        entry["seconds"] = _over_seeds([result["seconds"] for result in results]) if results else None
+        entry["seconds"] = over_seeds([result["seconds"] for result in results]) if results else None
         for split in ("validation", "test"):
             shown = [metric for metric in COLUMNS if all(metric in run for run in figures[split])]
-            entry[split] = {m: _over_seeds([run[m] for run in figures[split]]) for m in shown if figures[split]}
+            entry[split] = {m: over_seeds([run[m] for run in figures[split]]) for m in shown if figures[split]}
         if row.against is not None:
             other = ranked[row.against]
             entry["against"] = row.against

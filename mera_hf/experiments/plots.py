@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mera_hf.evaluation.plots.style import (
@@ -61,15 +61,20 @@ def eov_plot(groups: dict[str, Sequence[dict]]) -> Figure:
     return figure
 
 
+def measured(groups: Mapping[str, Sequence[dict]], measure: str = "set_size") -> dict[str, list[dict]]:
+    """The groups that are large enough to have means."""
+    found = {name: [group for group in of if measure in group] for name, of in groups.items()}
+    return {name: of for name, of in found.items() if of}
+
+
 def _lines(axes, groups: dict[str, Sequence[dict]], measure: str, scale: float) -> None:
     """One line each, with the label at its end; a hollow last point stands for that number or more."""
-    measured = {name: [group for group in of if measure in group] for name, of in groups.items()}
-    measured = {name: of for name, of in measured.items() if of}
-    ys = {name: [scale * group[measure] for group in of] for name, of in measured.items()}
+    shown = measured(groups, measure)
+    ys = {name: [scale * group[measure] for group in of] for name, of in shown.items()}
     top = 1.12 * max(map(max, ys.values())) or 1.0
     axes.set_ylim(0, top)
     labels = spread_out({name: values[-1] for name, values in ys.items()}, top / 9)
-    for name, of in measured.items():
+    for name, of in shown.items():
         label, color, marker, line = LINES[name]
         xs = [int(group[name].rstrip("+")) for group in of]
         axes.plot(xs, ys[name], color=color, marker=marker, linestyle=line, linewidth=1.8, markersize=5)

@@ -24,10 +24,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from mera_hf.data.prepared import Prepared, read_report
 from mera_hf.errors import InputError
-from mera_hf.evaluation.metrics import KS, evaluate_ranking
+from mera_hf.evaluation.metrics import evaluate_ranking, ks_up_to
 from mera_hf.evaluation.rankings.model import rank_samples
 from mera_hf.experiments.variants import RECIPE, Variant
-from mera_hf.files import whole_file, write_text
+from mera_hf.files import whole_file, write_json
 from mera_hf.training.checkpoints import load_model
 from mera_hf.training.memorization_config import MemorizationTrainerConfig
 from mera_hf.training.memorization_trainer import exact_match
@@ -285,7 +285,7 @@ def _memorize(setting: ExperimentSetting, seed: int, settings: dict) -> None:
         if not (folder / "memorization.json").is_file():
             memorize_parsed(training_args, model_args, mera_args, prepared, _output(folder))
         asked["after"] = _ask(*_open(folder), training_args)
-        write_text(json.dumps({"settings": settings, "exact_match": asked}, indent=2) + "\n", folder / "asked.json")
+        write_json({"settings": settings, "exact_match": asked}, folder / "asked.json")
 
 
 def _ask(model, tokenizer, training_args) -> dict[str, float]:
@@ -328,7 +328,7 @@ def _train(setting: ExperimentSetting, variant: Variant, seed: int, settings: di
         output = _output(partial / "model")
         recipe = recipe_name(setting.recipe)
         train_parsed(*arguments, prepared, output, recipe)
-        model, tokenizer = Run(partial, {}).open()
+        model, tokenizer = _open(partial / "model")
         result = {
             "variant": variant.name,
             "seed": seed,
@@ -341,13 +341,13 @@ def _train(setting: ExperimentSetting, variant: Variant, seed: int, settings: di
             samples = prepared.samples(split, codes=model.config.codes)
             ranking = rank_samples(model, tokenizer, samples, description=split)
             order, sizes = ranking.order, ranking.set_sizes
-            return evaluate_ranking(order, sizes, samples, [k for k in KS if k <= order.shape[1]]), order, sizes
+            return evaluate_ranking(order, sizes, samples, ks_up_to(order.shape[1])), order, sizes
 
         result["validation"], *_ = measured("validation")
         result["test"], order, sizes = measured("test")
         kind = np.uint16 if order.shape[1] < 2**16 else np.uint32
         _save_arrays(partial / "test.npz", {"order": order.astype(kind), "set_sizes": sizes})
-        write_text(json.dumps(result, indent=2) + "\n", partial / "result.json")
+        write_json(result, partial / "result.json")
         partial.rename(folder)
 
 

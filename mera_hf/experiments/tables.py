@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mera_hf.blocks import Row, Table, markdown_table, text_table
+from mera_hf.blocks import Table, markdown_table, plain_table, text_table
 from mera_hf.evaluation.figures import COLUMNS, format_figure, mean_of, p_text, points
 from mera_hf.evaluation.sections.severity import SAYS, correlation_rows
+from mera_hf.icd import LEVELS
 
 
 SHOWN = ("weighted_f1", "weighted_f1_eov", "recall@10", "recall@20", "new_recall@20", "mean_set_size")
-QUESTIONS = {
-    "code_to_definition": "code → definition",
-    "definition_to_code": "definition → code",
-    "code_to_chapter": "code → chapter",
-    "code_to_block": "code → block",
-    "code_to_category": "code → category",
+QUESTIONS = {"code_to_definition": "code → definition", "definition_to_code": "definition → code"} | {
+    f"code_to_{level}": f"code → {level.replace('subcategory', 'subcategory ')}" for level in LEVELS
 }
+WAYS = ("before", "seen", "unseen")
 NOTES = (
     "Percent, sets in codes, seconds of training and measuring. Over several seeds: mean ± standard deviation. What each "
     "training had to choose (its cut, its calibration) was chosen on validation; the columns without that word are of test.",
     "Differences are in points, paired by patient, with 95 % intervals over patients and p-values by permutation; Holm's "
     "correction is for all that this table compares. *Seeds* is what each seed alone gives.",
 )
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    return Table("", headings, [Row(title, texts) for title, *texts in rows])
 
 
 def markdown(table: Table) -> str:
@@ -46,7 +38,7 @@ def figures_table(result: dict) -> Table:
         ]
         for row in result["rows"]
     ]
-    return _table(["", "R@20 validation", *(COLUMNS[metric] for metric in shown), "seconds"], rows)
+    return plain_table(["", "R@20 validation", *(COLUMNS[metric] for metric in shown), "seconds"], rows)
 
 
 def differences_table(result: dict) -> Table:
@@ -70,40 +62,32 @@ def differences_table(result: dict) -> Table:
                         ", ".join(map(points, each["by_seed"])),
                     ]
                 )
-    return _table(["", "against", "of", "points", "95 % interval", "p", "p (Holm)", "seeds"], rows)
+    return plain_table(["", "against", "of", "points", "95 % interval", "p", "p (Holm)", "seeds"], rows)
 
 
 def options_table(result: dict) -> Table:
     """What each row changes in the recipe."""
     rows = [[row["title"], f"`{' '.join(row['options'])}`"] for row in result["rows"] if row["options"]]
-    return _table(["", "changes the recipe by"], rows)
+    return plain_table(["", "changes the recipe by"], rows)
 
 
 def memorization_table(result: dict) -> Table:
     """Share of answers that are right to the last token, by question."""
     rows = [
-        [question, *(format_figure(question, shares[way]) for way in ("before", "seen", "unseen"))]
+        [question, *(format_figure(question, shares[way]) for way in WAYS)]
         for question, shares in exact_match_rows(result)
     ]
     headings = ["answers right to the last token", "before", "after, words trained on", "after, other words"]
-    return _table(headings, rows)
+    return plain_table(headings, rows)
 
 
 def exact_match_rows(result: dict) -> list[tuple[str, dict]]:
     """Each question in words, and its share of right answers `before` memorizing, and then `seen` and `unseen`."""
     before, after = (result["memorization"][when] for when in ("before", "after"))
-    questions = dict.fromkeys(name.rsplit("_", 1)[0] for name in after)
-    known = [question for question in QUESTIONS if question in questions]
     return [
-        (
-            QUESTIONS.get(question, question.replace("code_to_subcategory", "code → subcategory ")),
-            {
-                "before": before[f"{question}_seen"],
-                "seen": after[f"{question}_seen"],
-                "unseen": after[f"{question}_unseen"],
-            },
-        )
-        for question in [*known, *sorted(questions.keys() - set(known))]
+        (title, {"before": before[f"{name}_seen"], "seen": after[f"{name}_seen"], "unseen": after[f"{name}_unseen"]})
+        for name, title in QUESTIONS.items()
+        if f"{name}_seen" in after
     ]
 
 
@@ -111,9 +95,7 @@ def eov_table(result: dict) -> Table:
     """Spearman correlations of the model's measures with sizes and severity."""
     correlations = result["eov"]["correlations"]
     rows = correlation_rows(correlations, result["eov"].get("known", {}))
-    return _table(
-        ["Spearman with", *(SAYS[name] for name in correlations)], [[title, *texts] for title, texts in rows]
-    )
+    return Table("", ["Spearman with", *(SAYS[name] for name in correlations)], rows)
 
 
 _OWN = {"memorization": memorization_table, "eov": eov_table}

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
 from mera_hf.evaluation.figures import COLUMNS, format_figure, mean_of, points
 from mera_hf.experiments.ontology import write_ontology
-from mera_hf.experiments.plots import eov_plot, memorization_plot
-from mera_hf.experiments.tables import exact_match_rows, experiment_markdown
-from mera_hf.files import write_text
+from mera_hf.experiments.plots import eov_plot, measured, memorization_plot
+from mera_hf.experiments.tables import WAYS, exact_match_rows, experiment_markdown
+from mera_hf.files import json_text, whole_folder, write_text
 
 
 FIGURES = "experiment.json"
-WAYS = ("before", "seen", "unseen")
 
 
 def check_folder(folder: Path) -> None:
@@ -45,24 +42,17 @@ def write_experiment(result: dict, folder: Path) -> list[str]:
         [`~mera_hf.errors.InputError`]: as [`check_folder`].
     """
     check_folder(folder)
-    part = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     tree = result.get("ontology")
-    figures = {key: value for key, value in result.items() if key != "ontology"}
-    write_text(json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n", part / FIGURES)
-    names = [FIGURES, "table.md"]
     pictures = _pictures(result) if plots.installed() else {}
-    for name, (figure, _) in pictures.items():
-        plots.save(figure, part / name, "png")
-        names.append(name)
-    texts = {name: text for name, (_, text) in pictures.items()}
-    write_text(experiment_markdown(result, texts), part / "table.md")
-    if tree is not None:
-        names += [f"tree/{name}" for name in write_ontology(tree, part / "tree")]
-    if folder.exists():
-        shutil.rmtree(folder)
-    part.rename(folder)
+    names = [FIGURES, "table.md", *pictures]
+    with whole_folder(folder) as part:
+        write_text(json_text({key: value for key, value in result.items() if key != "ontology"}), part / FIGURES)
+        for name, (figure, _) in pictures.items():
+            plots.save(figure, part / name, "png")
+        texts = {name: text for name, (_, text) in pictures.items()}
+        write_text(experiment_markdown(result, texts), part / "table.md")
+        if tree is not None:
+            names += [f"tree/{name}" for name in write_ontology(tree, part / "tree")]
     return names
 
 
@@ -86,7 +76,7 @@ def _pictures(result: dict) -> dict[str, tuple]:
     if result["experiment"] == "eov":
         groups = result["eov"]["groups"]
         told = "; ".join(
-            f"{_of_group(name, of[0])} to {_of_group(name, of[-1])}" for name, of in _measured(groups).items()
+            f"{_of_group(name, of[0])} to {_of_group(name, of[-1])}" for name, of in measured(groups).items()
         )
         pictures["eov.png"] = (
             eov_plot(groups),
@@ -110,12 +100,6 @@ def _forest(result: dict, metric: str, name: str, of_trainings: bool) -> dict[st
     heading = f"{COLUMNS[metric]}, difference in points"
     told = "; ".join(f"{label} {points(d)} ({' to '.join(map(points, ends))})" for label, d, ends in rows)
     return {name: (plots.difference_plot(rows, heading), f"Forest plot, {heading}: {told}.")}
-
-
-def _measured(groups: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """The groups that are large enough to have means."""
-    measured = {name: [group for group in of if "set_size" in group] for name, of in groups.items()}
-    return {name: of for name, of in measured.items() if of}
 
 
 def _of_group(name: str, group: dict) -> str:

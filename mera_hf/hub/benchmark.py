@@ -126,13 +126,18 @@ def on_benchmark(metrics: Mapping, ranker: str = "mera") -> bool:
     return True
 
 
+def own_rankers(metrics: Mapping) -> list[str]:
+    """The rankers that are not reference rankers."""
+    return [name for name in metrics["rankers"] if name not in REFERENCES]
+
+
 def only_ranker(metrics: Mapping) -> str:
     """The one ranker that is not a reference ranker.
 
     Raises:
         [`~mera_hf.errors.InputError`]: if there are none or several.
     """
-    names = [name for name in metrics["rankers"] if name not in REFERENCES]
+    names = own_rankers(metrics)
     if len(names) != 1:
         which = (
             f"{len(names)} rankers beside the references: {', '.join(names)}" if names else "reference rankers alone"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mera_hf.data.prepared import read_report
 from mera_hf.errors import InputError
 
 
@@ -61,12 +60,11 @@ def dataset_card(folder: str | Path, repo_id: str) -> str:
         repo_id (`str`): the dataset on the Hub.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: if `folder` is not a prepared folder, or its card is not the one that was written.
+        [`~mera_hf.errors.InputError`]: if the folder's card is not the one that was written.
     """
     import yaml
 
     folder = Path(folder)
-    read_report(folder)
     card = (folder / "README.md").read_text(encoding="utf-8")
     head, found, rest = card.partition("## Terms and privacy\n")
     if not found:

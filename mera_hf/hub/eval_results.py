@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.figures import COLUMNS, Value, format_figure, mean_of
+from mera_hf.evaluation.figures import COLUMNS, Value, format_figure, mean_of, seeds_of
+from mera_hf.evaluation.rankings.setting import EACH_OWN
 from mera_hf.hub.benchmark import NAME, REPO, definition, on_benchmark, tasks
 from mera_hf.hub.connection import hub_client, plain_words
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 PATH = f".eval_results/{NAME}.yaml"
-COMPARED = "that of each ranker"  # the history in the protocol of `mera compare`
 # As https://huggingface.co/metrics names them
 HUB_METRICS = {"recall": "recall", "weighted_f1": "f1", "weighted_f1_eov": "f1", "new_recall": "recall"}
 
@@ -134,10 +134,9 @@ def _notes(metrics: Mapping, ranker: str, metric: str, repo_id: str | None, revi
         parts += [f"{format_figure(metric, value)}, mean and standard deviation of {len(value['values'])} seeds"]
     if interval:
         parts += ["95 % interval over patients {} to {}".format(*map(_percent, interval))]
-    compared = metrics["protocol"]["history"] == COMPARED  # its seed is that of the reference rankers
+    compared = metrics["protocol"]["history"] == EACH_OWN  # its seed is that of the reference rankers
     if not compared:
-        seeds = run["seed"] if isinstance(run["seed"], list) else [run["seed"]]
-        parts += [f"seed {', '.join(map(str, seeds))}", f"input {metrics['protocol']['history']}"]
+        parts += [f"seed {', '.join(map(str, seeds_of(metrics)))}", f"input {metrics['protocol']['history']}"]
     parts += [f"recipe {run['recipe']}"] if run["recipe"] else []
     parts += [f"data fingerprint {dataset['fingerprint']}, sha256 of the test patients {dataset['split_sha256'][:16]}"]
     parts += [f"model revision {revision}"] if revision else []

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from mera_hf.blocks import Row, Table, markdown_table
 from mera_hf.errors import InputError
-from mera_hf.evaluation.figures import COLUMNS, Figures, format_figure, mean_of, title_of, with_interval
+from mera_hf.evaluation.figures import COLUMNS, Figures, format_figure, mean_of, seeds_of, title_of, with_interval
 from mera_hf.evaluation.plots import require_package
-from mera_hf.evaluation.rankings.reference import REFERENCES
 from mera_hf.evaluation.results import read_metrics
-from mera_hf.hub.benchmark import REPO, definition, on_benchmark, tasks
+from mera_hf.hub.benchmark import REPO, definition, on_benchmark, own_rankers, tasks
 
 
 HEADLINE = "recall@20"
-SHOWN = ("recall@20", "recall@10", "weighted_f1", "weighted_f1_eov", "new_recall@20")
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def read_boards(folders: Sequence[str | Path]) -> tuple[list[Board], dict[str, s
 
 def board_table(board: Board) -> Table:
     """A leaderboard as a table: percent, models numbered by recall@20, reference rankers between them without a number."""
-    columns = [metric for metric in SHOWN if any(metric in entry.figures for entry in board.entries)]
+    columns = [metric for metric in tasks().values() if any(metric in entry.figures for entry in board.entries)]
     best = {
         metric: max(mean_of(entry.figures[metric]) for entry in board.entries if metric in entry.figures)
         for metric in columns
@@ -153,7 +151,7 @@ def boards_html(boards: Sequence[Board]) -> str:
 
 
 def _is_benchmark(metrics: Mapping) -> bool:
-    own = [name for name in metrics["rankers"] if name not in REFERENCES]
+    own = own_rankers(metrics)
     return bool(own) and all(on_benchmark(metrics, name) for name in own)
 
 
@@ -179,11 +177,9 @@ def _name(folder: Path, place: Path) -> str:
 
 
 def _entries(metrics: Mapping, place: str) -> Iterator[Entry]:
-    own = [name for name in metrics["rankers"] if name not in REFERENCES]
-    seed = metrics["run"]["seed"]
+    own, seeds = own_rankers(metrics), seeds_of(metrics)
     for name, figures in metrics["rankers"].items():
         intervals = metrics.get("intervals", {}).get(name, {})
-        seeds = seed if isinstance(seed, list) else [seed]
         if name in own:
             title = place if own == ["mera"] else f"{place}: {title_of(name)}"
             yield Entry(title, figures, intervals, seeds if own == ["mera"] else ())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mera_hf.blocks import Row, Table, markdown_table
 from mera_hf.errors import InputError
-from mera_hf.evaluation.figures import format_figure, mean_of, ranker_table, tied, title_of
+from mera_hf.evaluation.figures import format_figure, mean_of, percent, ranker_table, seeds_of, tied, title_of
 from mera_hf.evaluation.plots.style import require_package
 from mera_hf.evaluation.results import read_metrics
 from mera_hf.evaluation.sections import (
@@ -89,7 +89,7 @@ def model_card(
         measured = ", ".join(metrics["rankers"])
         raise InputError(f"`metrics` hold no `rankers.mera`, but {measured}; `mera evaluate` writes them.")
     if metrics is not None and training is not None:
-        _check_same_model(training, metrics["run"])
+        _check_same_model(training, metrics)
     name = repo_id or checkpoint.resolve().name
     visits = _example_visits(config)
     return _render(
@@ -247,13 +247,13 @@ def _first_sentences(text: str, number: int) -> str:
     return " ".join(re.split(r"(?<=\.) (?=[A-Z])", text)[:number])
 
 
-def _check_same_model(training: Mapping, run: Mapping) -> None:
+def _check_same_model(training: Mapping, metrics: Mapping) -> None:
     """Figures from a training other than the checkpoint's must not get into its card."""
+    run, seeds = metrics["run"], seeds_of(metrics)
     if training.get("recipe") and run["recipe"] and training["recipe"] != run["recipe"]:
         raise InputError(
             f"`metrics` are of the recipe {run['recipe']}, and the checkpoint is of {training['recipe']}."
         )
-    seeds = run["seed"] if isinstance(run["seed"], list) else [run["seed"]]
     if "seed" in training and training["seed"] not in seeds:
         measured = ", ".join(map(str, seeds))
         raise InputError(
@@ -319,7 +319,7 @@ def _yaml(fields: dict) -> str:
 
 def _memorized_table(figures: Mapping) -> Table:
     rows = [
-        Row(title, [_percent(figures.get(f"{key}_{wording}")) for wording in ("seen", "unseen")])
+        Row(title, [percent(figures.get(f"{key}_{wording}")) for wording in ("seen", "unseen")])
         for key, title in QUESTIONS.items()
         if f"{key}_seen" in figures
     ]
@@ -332,10 +332,6 @@ def _licence_text(fields: Mapping) -> str:
     if text == "unknown":
         return "unknown: do not pass the weights on"
     return f"[{text}]({fields['license_link']})" if "license_link" in fields else text
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _duration(seconds: float) -> str:
@@ -352,13 +348,12 @@ def _hardware(hardware: Mapping) -> str:
 
 def _results(metrics: Mapping) -> dict:
     """The report's sections, and what a card says in other words."""
-    rankers, dataset = metrics["rankers"], metrics["dataset"]
+    rankers = metrics["rankers"]
     metric = "recall@20" if "recall@20" in rankers["mera"] else "recall@10"
     others = {
         name: mean_of(figures[metric]) for name, figures in rankers.items() if name != "mera" and metric in figures
     }
     strongest = max(others, key=lambda name: others[name]) if others else None
-    seeds = metrics["run"]["seed"]
     told = metrics.get("calibration", {})
     main, more = overview.interval_tables(metrics)
     groups = {
@@ -374,7 +369,7 @@ def _results(metrics: Mapping) -> dict:
         "copied": rankers["copy_history"][metric]
         if "copy_history" in rankers and strongest != "copy_history"
         else None,
-        "seeds": seeds if isinstance(seeds, list) else [seeds],
+        "seeds": seeds_of(metrics),
         "benchmark": NAME if on_benchmark(metrics) else None,
         "table": markdown_table(ranker_table(metrics)),
         "rivals": overview.rivals_sentence(metrics),
@@ -397,5 +392,4 @@ def _results(metrics: Mapping) -> dict:
         "severity": severity.table(metrics),
         "missing": told.get("severity", {}).get("missing"),
         "drg": severity.has_drg(metrics),
-        "split": dataset["split"],
     }

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mera_hf.blocks import Block, Details, Grid, Paragraph, Plot, Row, Section, Table, markdown_table, text_table
+from mera_hf.blocks import (
+    Block,
+    Details,
+    Grid,
+    Paragraph,
+    Plot,
+    Row,
+    Section,
+    Table,
+    markdown_table,
+    plain_table,
+    text_table,
+)
 from mera_hf.evaluation import plots
 from mera_hf.evaluation.figures import (
     MORE_COLUMNS,
@@ -125,10 +137,9 @@ def comparison_text(metrics: Mapping[str, Any]) -> str:
 def comparison_markdown(metrics: Mapping[str, Any]) -> str:
     """The tables and differences in Markdown."""
     headings = [f"{_first(metrics)} less", "", "points", "95 % interval", "p", "p (Holm)"]
-    less = Table("", headings, [Row(title, cells) for title, *cells in differences(metrics)])
     tables = [ranker_table(metrics), ranker_table(metrics, MORE_COLUMNS)]
     # A column without a heading: one space between its bars, as GitHub writes it
-    last = markdown_table(less, left=2).replace("|  |", "| |", 1)
+    last = markdown_table(plain_table(headings, differences(metrics)), left=2).replace("|  |", "| |", 1)
     return "\n\n".join([*map(markdown_table, tables), last])
 
 

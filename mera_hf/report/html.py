@@ -102,10 +102,7 @@ def _table(table: Table) -> str:
             body += ["</tbody>", "<tbody>"] if number else []
             body.append(f'<tr class="group"><th scope="rowgroup" colspan="{columns}">{_quoted(row.title)}</th></tr>')
             continue
-        marks = row.best or [False] * len(row.texts)
-        cells = "".join(
-            f"<td{_class('best' * mark)}>{_quoted(text)}</td>" for text, mark in zip(row.texts, marks, strict=True)
-        )
+        cells = "".join(f"<td{_class('best' * mark)}>{_quoted(text)}</td>" for text, mark in row.marked)
         body.append(f'<tr{_class(row.kind)}><th scope="row">{_quoted(row.title)}</th>{cells}</tr>')
     headings = "".join(f'<th scope="col">{_quoted(heading)}</th>' for heading in table.headings)
     lines = [

@@ -11,8 +11,9 @@ from mera_hf.blocks import Section
 from mera_hf.errors import InputError
 from mera_hf.evaluation.figures import SIZE_METRICS, format_figure, mean_of, tied, title_of
 from mera_hf.evaluation.plots import require_package
-from mera_hf.evaluation.results import Metrics, metrics_text, validate_metrics
+from mera_hf.evaluation.results import Metrics, validate_metrics
 from mera_hf.evaluation.sections import SECTIONS, calibration, controls, coverage, findings, name_of, patient, severity
+from mera_hf.files import json_text
 from mera_hf.report import overview
 from mera_hf.report.comparisons import comparison_sentence, comparisons
 from mera_hf.report.html import section_html
@@ -74,7 +75,6 @@ def render_report(report: Mapping[str, Any]) -> str:
     for name, figures in metrics["rankers"].items():
         if "recall@20" not in figures:
             raise InputError(f"A report needs recall@20 of every ranker, but `rankers.{name}` lacks it.")
-    require_package("matplotlib")
     return _render("report.html.jinja", metrics, report_sections(report), headline=headline(metrics))
 
 
@@ -92,7 +92,6 @@ def render_comparison(report: Mapping[str, Any]) -> str:
     """
     metrics = report["metrics"]
     validate_metrics(metrics)
-    require_package("matplotlib")
     sections = [
         overview.rankers(report),
         overview.quality(report),
@@ -119,7 +118,7 @@ def _render(template: str, metrics: Metrics, sections: Iterable[Section], **word
     sections = list(sections)
     return environment.get_template(template).render(
         metrics=metrics,
-        download=base64.b64encode(metrics_text(metrics).encode()).decode(),
+        download=base64.b64encode(json_text(metrics).encode()).decode(),
         contents=[(section.name, section.label) for section in sections],
         sections=map(section_html, sections),
         **words,

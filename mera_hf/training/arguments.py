@@ -1,6 +1,9 @@
 """What a recipe says beside the trainer's and TRL's model arguments: which codes, and how the model reads and ranks."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import TypeVar
 
 from mera_hf.errors import InputError
 
@@ -9,6 +12,20 @@ CANDIDATES = ("cohort", "tree")
 ROW_INITIALISATIONS = ("description", "random", "encoder")
 
 
+T = TypeVar("T")
+
+
+def help_from_docstring(cls: type[T]) -> type[T]:
+    """Give the fields of a dataclass the `help` that command line parsers show: what its docstring says of them."""
+    found = re.findall(r"^ {8}(\w+) \(`.*\):\n((?: {12}.*\n)+)", cls.__doc__ or "", re.MULTILINE)
+    texts = {name: " ".join(text.split()) for name, text in found}
+    for each in fields(cls):  # type: ignore[arg-type]
+        if each.name in texts:
+            each.metadata = MappingProxyType({"help": texts[each.name]})
+    return cls
+
+
+@help_from_docstring
 @dataclass
 class MeraArguments:
     """
@@ -48,63 +65,20 @@ class MeraArguments:
             The first so many codes of a ranking are put in the order of their calibrated probability.
     """
 
-    dataset: str | None = field(default=None, metadata={"help": "Folder of a prepared dataset, see `mera prepare`."})
-    from_scratch: dict | str | None = field(
-        default=None,
-        metadata={
-            "help": "Architecture of a small model with random weights, used where no `model_name_or_path` is given: "
-            "`model_type` and fields of its config."
-        },
-    )
-    candidates: str = field(
-        default="cohort",
-        metadata={
-            "help": "Codes that are ranked: `cohort`, those of the dataset, or `tree`, all billable codes of their ICD "
-            "versions and those of the dataset."
-        },
-    )
-    initialise: str = field(
-        default="description",
-        metadata={
-            "help": "How the rows of code tokens start: `description`, the mean of the description's token rows, "
-            "`random`, or `encoder`, a sentence encoder's embedding of the description."
-        },
-    )
-    encoder: str | None = field(
-        default=None,
-        metadata={"help": "Sentence encoder of `initialise: encoder`: a model name, folder, or installed package."},
-    )
-    shuffle_rows: bool = field(
-        default=False,
-        metadata={"help": "A control: the rows that `initialise` makes are dealt out at random among the codes."},
-    )
-    history_text: str = field(
-        default="code",
-        metadata={"help": "How a code of the history is written: `code`, `code+description` or `description`."},
-    )
-    use_profile: bool = field(default=True, metadata={"help": "Whether the model reads sex, age and race."})
-    use_visit_text: bool = field(
-        default=False, metadata={"help": "Whether the model reads the text of earlier visits."}
-    )
-    code_bias: bool = field(
-        default=True, metadata={"help": "Whether every code has a bias, started at its log prevalence."}
-    )
-    history_term: bool = field(
-        default=True, metadata={"help": "Whether codes of the history have a term of their own."}
-    )
-    positions: str = field(
-        default="token",
-        metadata={
-            "help": "`token`: one position per token; `visit`: the codes of a visit share a position (decoders alone)."
-        },
-    )
-    hidden_dropout: float = field(default=0.0, metadata={"help": "Dropout on token embeddings and decision states."})
-    rerank_depth: int = field(
-        default=0,
-        metadata={
-            "help": "The first so many codes of a ranking are put in the order of their calibrated probability."
-        },
-    )
+    dataset: str | None = None
+    from_scratch: dict | str | None = None
+    candidates: str = "cohort"
+    initialise: str = "description"
+    encoder: str | None = None
+    shuffle_rows: bool = False
+    history_text: str = "code"
+    use_profile: bool = True
+    use_visit_text: bool = False
+    code_bias: bool = True
+    history_term: bool = True
+    positions: str = "token"
+    hidden_dropout: float = 0.0
+    rerank_depth: int = 0
 
     _VALID_DICT_FIELDS = ["from_scratch"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.conformal import fit_to_ranking
-from mera_hf.evaluation.metrics import KS, evaluate_ranking
+from mera_hf.evaluation.metrics import evaluate_ranking, ks_up_to
 from mera_hf.evaluation.rankings.model import model_patients, rank_samples
 from mera_hf.evaluation.rankings.reference import fit_threshold
 from mera_hf.training.wrapped import base_model, tokenizer_of
@@ -221,5 +221,4 @@ def measure(ranking: ModelRanking | None, samples: Sequence[Sample]) -> dict[str
     """The metrics of `evaluate_ranking` for patients who have been ranked; empty without patients."""
     if ranking is None:
         return {}
-    ks = [k for k in KS if k <= ranking.order.shape[1]]
-    return evaluate_ranking(ranking.order, ranking.set_sizes, samples, ks)
+    return evaluate_ranking(ranking.order, ranking.set_sizes, samples, ks_up_to(ranking.order.shape[1]))

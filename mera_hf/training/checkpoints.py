@@ -1,4 +1,4 @@
-"""The two stages as functions: a model ready to train from a recipe's arguments, and a finished checkpoint on disk."""
+"""A model ready to train from a recipe's arguments, and a finished checkpoint on disk."""
 
 from __future__ import annotations
 

@@ -254,7 +254,6 @@ def encode_sentences(texts: list[str], encoder: str) -> torch.Tensor:
         [`InputError`]: where there is no such model.
     """
     import importlib.util
-    from pathlib import Path
 
     from transformers import AutoModel, AutoTokenizer
 

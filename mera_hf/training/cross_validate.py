@@ -14,12 +14,12 @@ from mera_hf.data.prepared import Prepared
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.bootstrap import intervals
-from mera_hf.evaluation.metrics import KS, evaluate_ranking
+from mera_hf.evaluation.metrics import evaluate_ranking, ks_up_to
 from mera_hf.evaluation.rankings.model import rank_samples
 from mera_hf.evaluation.rankings.ranked import Ranking
 from mera_hf.evaluation.rankings.reference import fit_references
 from mera_hf.evaluation.results import Metrics, build_metrics
-from mera_hf.machine import peak_memory_mb, versions
+from mera_hf.machine import run_record
 from mera_hf.training.calibrate import fit_cut
 from mera_hf.training.checkpoints import load_model, wrap_with_adapter
 from mera_hf.training.mera_config import MeraTrainerConfig
@@ -95,7 +95,7 @@ def cross_validate(
             fold_orders.setdefault(name, []).append(ranking.order)
             fold_sizes.setdefault(name, []).append(ranking.set_sizes)
         samples += fold
-    ks = [k for k in KS if k <= len(codes)]
+    ks = ks_up_to(len(codes))
     orders = {name: np.concatenate(parts) for name, parts in fold_orders.items()}
     sizes = {name: np.concatenate(parts) for name, parts in fold_sizes.items()}
     return build_metrics(
@@ -109,12 +109,6 @@ def cross_validate(
         protocol={"target": "every visit from the second on", "candidates": "cohort", "history": "codes"},
         rankers={name: evaluate_ranking(orders[name], sizes[name], samples, ks) for name in orders},
         controls={},
-        run={
-            "recipe": recipe_name(recipe),
-            "seed": training_args.seed,
-            "versions": versions(),
-            "seconds": round(time.perf_counter() - started, 1),
-            "peak_memory_mb": round(peak_memory_mb()),
-        },
+        run=run_record(recipe_name(recipe), training_args.seed, started),
         intervals={"mera": intervals(orders["mera"], sizes["mera"], samples, ks)},
     )

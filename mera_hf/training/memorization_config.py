@@ -1,15 +1,15 @@
 """Arguments of [`MemorizationTrainer`]."""
 
-from dataclasses import dataclass, field
-
-from trl.trainer.base_config import _BaseConfig
+from dataclasses import dataclass
 
 from mera_hf.errors import InputError
-from mera_hf.training.mera_config import check_loading, half_precision_by_default
+from mera_hf.training.arguments import help_from_docstring
+from mera_hf.training.stage import StageConfig
 
 
+@help_from_docstring
 @dataclass
-class MemorizationTrainerConfig(_BaseConfig):
+class MemorizationTrainerConfig(StageConfig):
     r"""
     Configuration of [`MemorizationTrainer`].
 
@@ -23,25 +23,11 @@ class MemorizationTrainerConfig(_BaseConfig):
             Training ends at the first evaluation whose exact match reaches this share in both directions.
     """
 
-    # The type of TRL's field does not allow `None`, which means that it was not set
-    gradient_checkpointing: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Older name of `activation_checkpointing`."}
-    )
-    groups: bool = field(
-        default=True,
-        metadata={"help": "Whether to ask for the chapter, block, category ... of each code beside its definition."},
-    )
-    target_exact_match: float | None = field(
-        default=None,
-        metadata={
-            "help": "Training ends at the first evaluation whose exact match reaches this share in both directions."
-        },
-    )
+    groups: bool = True
+    target_exact_match: float | None = None
 
     def __post_init__(self):
-        half_precision_by_default(self)
         super().__post_init__()
-        check_loading(self)
         if self.target_exact_match is not None and self.eval_strategy == "no":
             raise InputError(
                 "`target_exact_match` is looked at when the model is evaluated; set `eval_strategy` to `epoch`."

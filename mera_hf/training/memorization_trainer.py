@@ -11,12 +11,11 @@ from accelerate.utils import broadcast_object_list
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl.trainer.base_trainer import _BaseTrainer
 
 from mera_hf.data.memorizing import Pair, memorizing_pairs
-from mera_hf.training.distributed import SamplerEpoch, check_engine, is_sharded, keep_precision, own_rows
+from mera_hf.training.distributed import is_sharded, own_rows
 from mera_hf.training.memorization_config import MemorizationTrainerConfig
-from mera_hf.training.training_card import CITATION, write_training_card
+from mera_hf.training.stage import StageTrainer
 from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of
 
 
@@ -85,7 +84,7 @@ def _padded(rows: Sequence[list[int]], filler: int) -> torch.Tensor:
     return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
 
 
-class MemorizationTrainer(_BaseTrainer):
+class MemorizationTrainer(StageTrainer):
     """
     Trainer that teaches code <-> definition and code -> group by question and answer
     (huggingface.co/papers/2501.17326). It needs no patients, so its weights are free to share.
@@ -104,13 +103,11 @@ class MemorizationTrainer(_BaseTrainer):
     """
 
     args: MemorizationTrainerConfig
-    model: Any  # a `MeraForDiagnosis`, wrapped by PEFT or not
     train_dataset: PairDataset
     processing_class: PreTrainedTokenizerBase
-    loss_is_scaled_for_ga: Any = True  # the loss is a sum over pairs, divided by the step's pairs in all processes
     _tag_names = ["mera", "memorization"]
     _name = "MERA memorization"
-    _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
+    _what = "Knows what its ICD code tokens mean, in both directions. It has seen no patient and ranks nothing yet."
 
     def __init__(
         self,
@@ -134,24 +131,6 @@ class MemorizationTrainer(_BaseTrainer):
             processing_class=processing_class,
             **kwargs,
         )
-        check_engine(self)
-        keep_precision(self)
-        self.add_callback(SamplerEpoch)
-
-    def _send_telemetry(self):
-        """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
-
-    # These are TRL's parameters; the types of `Trainer` expect its own
-    def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:  # type: ignore[override]
-        what = "Knows what its ICD code tokens mean, in both directions. It has seen no patient and ranks nothing yet."
-        write_training_card(self, what, model_name, dataset_name, tags)
-
-    def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:  # PEFT does not save the config, which `mera merge` needs
-            folder = output_dir or self.args.output_dir
-            assert folder is not None
-            base_model(self.accelerator.unwrap_model(self.model)).config.save_pretrained(folder)
 
     def train(self, *args, **kwargs):
         """As in `Trainer`; nothing is ranked, so the ranking head is not trained."""

@@ -1,33 +1,21 @@
 """Arguments of [`MeraTrainer`]."""
 
-from dataclasses import dataclass, field
-
-import torch
-from trl.trainer.base_config import _BaseConfig
+from dataclasses import dataclass
 
 from mera_hf.errors import InputError
+from mera_hf.training.arguments import help_from_docstring
 from mera_hf.training.code_order import HIERARCHIES
 from mera_hf.training.hierarchy import SPACE
 from mera_hf.training.losses import EOV_LOSSES
+from mera_hf.training.stage import StageConfig
 
 
 LAYOUTS = ("timeline", "tree")
 
 
-def half_precision_by_default(config: _BaseConfig) -> None:
-    """TRL trains in bfloat16 unless told otherwise; a machine without a GPU that can do so trains in float32."""
-    if config.bf16 is None:
-        config.bf16 = not config.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-
-
-def check_loading(config: _BaseConfig) -> None:
-    """Refuse a data loader that drops rows."""
-    if config.dataloader_drop_last:
-        raise InputError("`dataloader_drop_last` would leave rows out; every one is trained on and counts the same.")
-
-
+@help_from_docstring
 @dataclass
-class MeraTrainerConfig(_BaseConfig):
+class MeraTrainerConfig(StageConfig):
     r"""
     Configuration of [`MeraTrainer`].
 
@@ -93,132 +81,33 @@ class MeraTrainerConfig(_BaseConfig):
             other implementations compute all pairs of tokens of the row. Needs `max_batch_tokens`.
     """
 
-    # The type of TRL's field does not allow `None`, which means that it was not set
-    gradient_checkpointing: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Older name of `activation_checkpointing`."}
-    )
-    hierarchy: str = field(
-        default="icd",
-        metadata={
-            "help": "Groups of codes of the contrastive loss: `icd`, the levels of the tree, `ccs` or `ccsr`, one level "
-            "with the groups of AHRQ, or `shuffled`, a control: codes are dealt out at random in the tree."
-        },
-    )
-    levels: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Levels of the contrastive loss: `space` (all codes), `chapter`, `block`, `category`, `subcategory1` "
-            "...; all that the hierarchy has by default."
-        },
-    )
-    level_weights: dict[str, float] | str | None = field(
-        default=None, metadata={"help": "Weight of each level in the mean over levels; 1 where a level is not named."}
-    )
-    tau: float = field(default=1.0, metadata={"help": "Temperature of the contrastive loss."})
-    contrastive_weight: float = field(default=1.0, metadata={"help": "Weight of the contrastive loss L_CL."})
-    confidence_weight: float = field(default=1.0, metadata={"help": "Weight of the end-of-visit loss L_DCE."})
-    group_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the loss that contrasts whole groups of the tree."}
-    )
-    eov_loss: str = field(default="atlop", metadata={"help": "Form of L_DCE: `atlop`, `zlpr` or `none`."})
-    softmax: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether the other true codes stand in the denominator of L_CL at the level of the whole space, so "
-            "that the softmax gives the share of a code in the visit."
-        },
-    )
-    prefix_share: float = field(
-        default=1.0,
-        metadata={
-            "help": "Share of the decisions behind the first code of a visit that an epoch trains on, drawn afresh each "
-            "epoch; at 0 no part of a visit is ever given."
-        },
-    )
-    perturb_orders: bool = field(
-        default=True,
-        metadata={
-            "help": "Whether the codes of each visit come in a fresh order each epoch; in the order of the tree otherwise."
-        },
-    )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "Decay of an exponential moving average of the weights, which is what training leaves behind."
-        },
-    )
-    first_weight: float = field(
-        default=1.0,
-        metadata={
-            "help": "Weight of the decision before the first code of a visit, the one that is used for ranking, against "
-            "1 for each of the decisions behind it."
-        },
-    )
-    predict_first_visit: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether the first visit is predicted from the profile as well, so that patients with one visit can "
-            "train."
-        },
-    )
-    start_head: bool = field(
-        default=True,
-        metadata={
-            "help": "Whether code bias and history term start at what the training visits show, if the model has not "
-            "been trained yet."
-        },
-    )
-    zero_readout: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether the output rows of the codes start at zero, so that the first step ranks as the fitted head "
-            "does: for cohorts of few patients, and models whose two embedding matrices are not tied."
-        },
-    )
-    head_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Learning rate of code bias and history term; `learning_rate` without it."},
-    )
-    max_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Longest timeline in tokens; the oldest visits are left out until it fits. In a tree, the longest way "
-            "from the start to the end of a branch."
-        },
-    )
-    layout: str = field(
-        default="timeline",
-        metadata={
-            "help": "How a patient is written in training: `timeline`, every visit once, history of the visits behind it, "
-            "or `tree`, the history once, as `history_text` has it, and behind it the codes to predict alone, in `orders` "
-            "orders."
-        },
-    )
-    orders: int = field(
-        default=1,
-        metadata={"help": "Orders of the codes of each visit in a `tree`, drawn afresh each epoch."},
-    )
-    max_batch_tokens: int | None = field(
-        default=None,
-        metadata={
-            "help": "Most tokens of a batch with its padding, beside `per_device_train_batch_size` patients: timelines of "
-            "similar length make a batch."
-        },
-    )
-    packing: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether the timelines of a batch stand in one row without padding, for flash attention and flex "
-            "attention. Needs `max_batch_tokens`."
-        },
-    )
+    hierarchy: str = "icd"
+    levels: list[str] | None = None
+    level_weights: dict[str, float] | str | None = None
+    tau: float = 1.0
+    contrastive_weight: float = 1.0
+    confidence_weight: float = 1.0
+    group_weight: float = 0.0
+    eov_loss: str = "atlop"
+    softmax: bool = False
+    prefix_share: float = 1.0
+    perturb_orders: bool = True
+    ema_decay: float | None = None
+    first_weight: float = 1.0
+    predict_first_visit: bool = False
+    start_head: bool = True
+    zero_readout: bool = False
+    head_learning_rate: float | None = None
+    max_length: int | None = None
+    layout: str = "timeline"
+    orders: int = 1
+    max_batch_tokens: int | None = None
+    packing: bool = False
 
-    _VALID_DICT_FIELDS = _BaseConfig._VALID_DICT_FIELDS + ["level_weights"]
+    _VALID_DICT_FIELDS = StageConfig._VALID_DICT_FIELDS + ["level_weights"]
 
     def __post_init__(self):
-        half_precision_by_default(self)
         super().__post_init__()
-        check_loading(self)
         if self.eov_loss not in EOV_LOSSES:
             raise InputError(f"`eov_loss` is {self.eov_loss!r}; choose one of {', '.join(EOV_LOSSES)}.")
         if self.hierarchy not in HIERARCHIES:

@@ -7,7 +7,6 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
-from trl.trainer.base_trainer import _BaseTrainer
 
 from mera_hf.attention_mera import check_attention
 from mera_hf.data.timelines import BudgetSampler, LengthSampler, TimelineCollator, TimelineDataset
@@ -15,21 +14,21 @@ from mera_hf.errors import InputError
 from mera_hf.modeling_mera import FORWARD_INPUTS, MeraOutput, Readout
 from mera_hf.timeline_mera import TimelineEncoder
 from mera_hf.training.code_order import grouped_codes, in_order
-from mera_hf.training.distributed import SamplerEpoch, check_engine, keep_precision, own_rows
+from mera_hf.training.distributed import own_rows
 from mera_hf.training.fused_loss import FusedLoss
 from mera_hf.training.head_start import start_ranking_head
 from mera_hf.training.hierarchy import SPACE, Hierarchy
 from mera_hf.training.losses import DecisionTargets, Pools, confidence_loss, contrastive_loss, group_loss
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.moving_average import MovingAverage
-from mera_hf.training.training_card import CITATION, write_training_card
+from mera_hf.training.stage import StageTrainer
 from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of
 
 
 logger = logging.get_logger(__name__)
 
 
-class MeraTrainer(_BaseTrainer):
+class MeraTrainer(StageTrainer):
     """
     Trainer that ranks all codes of the candidate space for each visit of a timeline
     (huggingface.co/papers/2501.17326).
@@ -56,13 +55,11 @@ class MeraTrainer(_BaseTrainer):
     """
 
     args: MeraTrainerConfig
-    model: Any  # a `MeraForDiagnosis`, wrapped by PEFT or not
     train_dataset: TimelineDataset | None
     data_collator: TimelineCollator
-    loss_is_scaled_for_ga: Any = True  # the loss is a sum over patients, divided by those of the step in all processes
     _tag_names = ["mera", "diagnosis-prediction"]
     _name = "MERA"
-    _paper = {"title": "Memorize and Rank", "id": "2501.17326", "citation": CITATION}
+    _what = "Ranks all ICD codes of its candidate space for a patient's next visit, from the visits before it."
 
     def __init__(
         self,
@@ -152,9 +149,6 @@ class MeraTrainer(_BaseTrainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
-        check_engine(self)
-        keep_precision(self)
-        self.add_callback(SamplerEpoch)
         self.moving_average = None if args.ema_decay is None else MovingAverage(args.ema_decay)
         if self.moving_average is not None:
             self.add_callback(self.moving_average)
@@ -163,21 +157,6 @@ class MeraTrainer(_BaseTrainer):
         self._parts: dict[str, list] = {"train": [], "eval": []}
         if hasattr(model, "add_model_tags"):
             model.add_model_tags(self._tag_names)
-
-    def _send_telemetry(self):
-        """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
-
-    # These are TRL's parameters; the types of `Trainer` expect its own
-    def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:  # type: ignore[override]
-        what = "Ranks all ICD codes of its candidate space for a patient's next visit, from the visits before it."
-        write_training_card(self, what, model_name, dataset_name, tags)
-
-    def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:  # PEFT does not save the config, which `mera merge` needs
-            folder = output_dir or self.args.output_dir
-            assert folder is not None
-            base_model(self.accelerator.unwrap_model(self.model)).config.save_pretrained(folder)
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)

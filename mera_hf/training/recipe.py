@@ -45,7 +45,7 @@ def parse_recipe(
         def error(self, message):  # argparse would print hundreds of options
             raise ValueError(message)
 
-    if (RECIPES / f"{path}.yaml").is_file() and not Path(path).exists():
+    if (RECIPES / f"{path}.yaml").is_file() and not Path(path).is_file():
         path = RECIPES / f"{path}.yaml"
     try:
         keys = yaml.safe_load(Path(path).read_text())

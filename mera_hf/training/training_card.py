@@ -32,7 +32,7 @@ tags:
 
 {what}
 
-Method: [Memorize and Rank](https://huggingface.co/papers/{paper}) (MERA), as `mera_hf` has it.{dataset}
+Method: [Memorize and Rank](https://huggingface.co/papers/2501.17326) (MERA), as `mera_hf` has it.{dataset}
 
 This is a research model. It is not for clinical decisions, and it has not been evaluated as a medical device. If it \
 was trained on patients, the agreement under which their data were obtained says who may have it.
@@ -49,7 +49,7 @@ def write_training_card(
     """Write `README.md` into the output folder of a trainer: title, method, limits, citation; nothing about its data.
 
     Args:
-        trainer (`_BaseTrainer`): its `_name`, `_paper`, `_tag_names` and `args.output_dir` are read.
+        trainer (`_BaseTrainer`): its `_name`, `_tag_names` and `args.output_dir` are read.
         what (`str`): one sentence on what the model does.
         model_name (`str`, *optional*): title of the card; defaults to the trainer's name.
         dataset_name (`str`, *optional*): what it was trained on.
@@ -62,8 +62,7 @@ def write_training_card(
     text = CARD.format(
         title=model_name or f"{trainer._name} model",
         what=what,
-        paper=trainer._paper["id"],
-        citation=trainer._paper["citation"],
+        citation=CITATION,
         dataset=f" Trained on: {dataset_name}." if dataset_name else "",
         tags="\n".join(f"- {tag}" for tag in dict.fromkeys([*trainer._tag_names, *tags])),
     )

@@ -37,7 +37,7 @@ def tokenizer_of(model: Any, tokenizer: PreTrainedTokenizerBase | None = None) -
 
 
 def guard_quantised(model: Any) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights in place, and refuse what cannot be saved; other models pass.
+    """Keep bitsandbytes from repacking 4-bit weights in place, and refuse what cannot be mended; other models pass.
 
     On CPUs with AVX512-BF16, bitsandbytes 0.50 packs 4-bit weights in the first forward pass in evaluation mode, and
     cannot unpack them: gradients and merges are silently wrong from then on (bitsandbytes issue 2078).

@@ -51,3 +51,12 @@ def train(dataset, output, memorized, *options) -> Run:
     start = (*start, "--initialise", "description")
     fast = (*start, "--num-train-epochs", "2", "--logging-steps", "1")
     return succeed("train", "--config", recipe, "--dataset", dataset, "--output-dir", output, *fast, *options)
+
+
+def few_references(monkeypatch):
+    """Only the references that take no training: the others take seconds at hundreds of codes."""
+    from mera_hf.evaluation import evaluate
+
+    defaults = list(evaluate.evaluate_checkpoint.__defaults__)
+    defaults[defaults.index(evaluate.REFERENCES)] = ("prevalence", "copy_history")
+    monkeypatch.setattr(evaluate.evaluate_checkpoint, "__defaults__", tuple(defaults))

@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from command import mera, succeed
+from command import few_references, mera, succeed
 
 from mera_hf.cli.compare import named
 from mera_hf.errors import InputError
@@ -35,20 +35,12 @@ def test_evaluate_saves_rankings_when_asked(small, evaluated):
 
 
 def test_evaluating_anew_takes_old_rankings_away(small, evaluated, tmp_path, monkeypatch):
-    from mera_hf.evaluation import evaluate as checkpoint
-
-    monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
+    few_references(monkeypatch)
     (tmp_path / "rankings.parquet").write_bytes((evaluated[0] / "rankings.parquet").read_bytes())
     succeed("evaluate", small / "model", "--dataset", small / "dataset", "--output-dir", tmp_path, "--overwrite")
     assert not (tmp_path / "rankings.parquet").exists() and (tmp_path / "metrics.json").exists()
     run = mera("evaluate", small / "model", "--dataset", small / "dataset", "--save-rankings")
     assert run.status == 2 and "`--save-rankings` needs a folder to write to" in run.err
-
-
-def few_references(checkpoint):
-    defaults = list(checkpoint.evaluate_checkpoint.__defaults__)
-    defaults[defaults.index(checkpoint.REFERENCES)] = ("prevalence", "copy_history")
-    return tuple(defaults)
 
 
 def test_a_checkpoint_beside_its_own_rankings(small, evaluated, tmp_path):

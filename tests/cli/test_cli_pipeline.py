@@ -4,10 +4,10 @@ import json
 
 import pytest
 from cohort import visit_rows, write_visits
-from command import RECIPES, TINY, memorize, mera, succeed, train
+from command import RECIPES, TINY, few_references, memorize, mera, succeed, train
 from transformers import AutoModel, AutoTokenizer
 
-from mera_hf.data.prepared import load_codes, load_prepared, read_report
+from mera_hf.data.prepared import Prepared, load_prepared, read_report
 from mera_hf.data.splits import split_hash
 from mera_hf.evaluation.results import read_metrics
 from mera_hf.evaluation.sections.findings import findings
@@ -36,7 +36,7 @@ def test_every_stage_writes_its_files_and_says_where_and_what_next(work, source)
         assert f"written to {folder / written}" in printed[verb].out
         assert f"next: mera {following}" in printed[verb].out
 
-    codes = [row["code"] for row in load_codes(folder / "dataset")]
+    codes = Prepared.open(folder / "dataset").codes
     model = AutoModel.from_pretrained(folder / "model").eval()
     assert model.config.codes == codes
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
@@ -61,16 +61,14 @@ def test_training_says_where_few_patients_were_calibrated_on(work):
 
 
 def test_the_mixed_source_keeps_both_versions_side_by_side(work):
-    codes = [row["code"] for row in load_codes(work("mimic4")[0] / "dataset")]
+    codes = Prepared.open(work("mimic4")[0] / "dataset").codes
     assert {code.split(":")[0] for code in codes} == {"ICD9CM", "ICD10CM"}
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_evaluate_writes_a_valid_report(work, source, tmp_path, monkeypatch):
     if source == "mimic4":  # the trained references take seconds at its hundreds of codes
-        from mera_hf.evaluation import evaluate as checkpoint
-
-        monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
+        few_references(monkeypatch)
     folder, _ = work(source)
     run = succeed("evaluate", folder / "model", "--dataset", folder / "dataset", "--output-dir", tmp_path / "out")
     metrics = read_metrics(tmp_path / "out" / "metrics.json")
@@ -104,28 +102,18 @@ def read_config(folder):
     return json.loads((folder / "model" / "config.json").read_text())
 
 
-def few_references(checkpoint):
-    defaults = list(checkpoint.evaluate_checkpoint.__defaults__)
-    defaults[defaults.index(checkpoint.REFERENCES)] = ("prevalence", "copy_history")
-    return tuple(defaults)
-
-
 def test_evaluate_without_a_folder_writes_nothing_and_says_so(small, monkeypatch):
-    from mera_hf.evaluation import evaluate as checkpoint
-
-    monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
+    few_references(monkeypatch)
     before = sorted(small.rglob("*"))
     run = succeed("evaluate", small / "model", "--dataset", small / "dataset", "--split", "validation")
     assert "nothing written" in run.out and sorted(small.rglob("*")) == before
 
 
 def test_a_cohort_of_fewer_than_twenty_codes_is_measured_without_a_report(tmp_path, monkeypatch):
-    from mera_hf.evaluation import evaluate as checkpoint
-
-    monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
+    few_references(monkeypatch)
     write_visits(tmp_path / "visits.csv", [row for row in visit_rows(90) if row[3] < "402"])
     succeed("prepare", "visits_csv", "--data-dir", tmp_path / "visits.csv", "--output-dir", tmp_path / "dataset")
-    assert len(load_codes(tmp_path / "dataset")) == 11
+    assert len(Prepared.open(tmp_path / "dataset").codes) == 11
     train(tmp_path / "dataset", tmp_path / "model", None, "--from-scratch", TINY)
     out = tmp_path / "out"
     run = succeed("evaluate", tmp_path / "model", "--dataset", tmp_path / "dataset", "--output-dir", out)
@@ -134,9 +122,7 @@ def test_a_cohort_of_fewer_than_twenty_codes_is_measured_without_a_report(tmp_pa
 
 
 def test_an_encoder_decoder_goes_the_whole_way(small, tmp_path, monkeypatch):
-    from mera_hf.evaluation import evaluate as checkpoint
-
-    monkeypatch.setattr(checkpoint.evaluate_checkpoint, "__defaults__", few_references(checkpoint))
+    few_references(monkeypatch)
     size = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4}
     t5 = ("--from-scratch", json.dumps({"model_type": "t5", **size}))
     dataset, memorized, model = small / "dataset", tmp_path / "memorized", tmp_path / "model"
@@ -152,4 +138,5 @@ def test_an_encoder_decoder_goes_the_whole_way(small, tmp_path, monkeypatch):
     assert {"mera", "prevalence", "copy_history"} <= set(metrics["rankers"])
     ranking = json.loads(succeed("predict", model, "--visits", "401.9; 428.0", "--json").out)["ranking"]
     probabilities = [row["probability"] for row in ranking]
-    assert len(probabilities) == len(load_codes(dataset)[:20]) and 0 < min(probabilities) <= max(probabilities) < 1
+    assert len(probabilities) == min(20, len(Prepared.open(dataset).codes))
+    assert 0 < min(probabilities) <= max(probabilities) < 1

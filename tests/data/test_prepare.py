@@ -14,7 +14,7 @@ from mera_hf.cli.main import main
 from mera_hf.cli.prepare import add_arguments, run
 from mera_hf.data import prepare as prepare_module
 from mera_hf.data.prepare import check_raw_files, prepare
-from mera_hf.data.prepared import load_codes, load_prepared, read_report
+from mera_hf.data.prepared import Prepared, load_prepared, read_report
 from mera_hf.data.schema import DRG_VISITS_FEATURES, VISITS_FEATURES
 from mera_hf.data.splits import random_split
 from mera_hf.errors import InputError
@@ -79,7 +79,7 @@ def test_splits_follow_the_hash(diabetes):
 
 def test_codes_json(diabetes):
     (folder, _), _ = diabetes
-    codes = load_codes(folder)
+    codes = Prepared.open(folder).entries
     train = load_prepared(folder)["train"]
     of = {code["code"]: code for code in codes}
     assert list(of)[:2] == ["ICD9CM:003", "ICD9CM:005"] and list(of)[-1].startswith("ICD9CM:E")
@@ -139,8 +139,9 @@ def test_drg_severities_of_the_demo(demo, tmp_path):
             assert row == other
             known += len(severities) - severities.count(None)
     assert graded.cohort == plain.cohort | {"drg_severities": known} and known == 171
-    assert graded.fingerprint != plain.fingerprint and load_codes(tmp_path / "graded") == load_codes(
-        tmp_path / "plain"
+    assert (
+        graded.fingerprint != plain.fingerprint
+        and Prepared.open(tmp_path / "graded").entries == Prepared.open(tmp_path / "plain").entries
     )
     assert "visits with a known DRG severity" in graded.table()
     assert "Of the visits, 171 have a `drg_severity`" in (tmp_path / "graded" / "README.md").read_text()
@@ -164,7 +165,7 @@ def test_full_mimic_is_marked_credentialed(raw, tmp_path):
 def test_field_cohort_maps_to_icd9_and_its_split_refuses_small_data(demo, tmp_path):
     report = prepare("mimic4", demo("mimic4"), tmp_path / "out", cohort="field")
     assert report.arguments["icd"] == "9"
-    assert all(code["code"].startswith("ICD9CM:") for code in load_codes(tmp_path / "out"))
+    assert all(code["code"].startswith("ICD9CM:") for code in Prepared.open(tmp_path / "out").entries)
     for source, message in (
         ("mimic3", "more than 7,000 patients.*cohort has 14"),
         ("mimic4", "10000 patients, and the cohort has"),
@@ -305,7 +306,7 @@ def test_load_prepared_refuses_what_is_broken(raw, tmp_path):
     with pytest.raises(InputError, match="is not a prepared dataset.*mera prepare"):
         load_prepared(tmp_path)
     with pytest.raises(InputError, match="is not a prepared dataset"):
-        load_codes(tmp_path / "nowhere")
+        Prepared.open(tmp_path / "nowhere")
     good = tmp_path / "good"
     prepare("visits_csv", raw("visits_csv"), good)
     train = good / "data" / "train.parquet"
@@ -332,7 +333,7 @@ def test_load_prepared_refuses_what_is_broken(raw, tmp_path):
     with pytest.raises(InputError, match="prepare.json' cannot be read"):
         load_prepared(broken("report", lambda folder: (folder / "prepare.json").write_text("{")))
     with pytest.raises(InputError, match="has no codes"):
-        load_codes(broken("codes", lambda folder: (folder / "codes.json").write_text("[]")))
+        Prepared.open(broken("codes", lambda folder: (folder / "codes.json").write_text("[]")))
 
 
 def parse(*arguments):

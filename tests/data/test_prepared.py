@@ -1,9 +1,11 @@
 """A prepared dataset as it is handed on."""
 
+import json
+
 import pytest
 
 from mera_hf.data.prepare import prepare
-from mera_hf.data.prepared import Prepared, load_codes, load_prepared, read_report
+from mera_hf.data.prepared import Prepared, load_prepared, read_report
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 
@@ -15,7 +17,8 @@ def prepared(raw, tmp_path):
 
 
 def test_holds_what_the_folder_holds(prepared):
-    assert prepared.report == read_report(prepared.folder) and prepared.entries == load_codes(prepared.folder)
+    assert prepared.report == read_report(prepared.folder)
+    assert prepared.entries == json.loads((prepared.folder / "codes.json").read_text())
     for name, rows in load_prepared(prepared.folder).items():
         assert prepared.splits[name].to_list() == rows.to_list()
     assert prepared.codes == [entry["code"] for entry in prepared.entries]

@@ -15,7 +15,7 @@ from mera_hf.evaluation.conformal import (
     require_coverage,
 )
 from mera_hf.evaluation.rankings.model import rank_samples
-from mera_hf.evaluation.reliability import true_places
+from mera_hf.evaluation.reliability import places_hit
 from mera_hf.evaluation.sections.coverage import measure as conformal_coverage
 
 
@@ -133,7 +133,7 @@ def test_the_model_gives_the_sets_that_were_fitted(fitted, tmp_path):
             for level in (0.8, 0.9, 0.95):
                 ranking = ranker.rank(history, tokenizer, coverage=level, coverage_of=kind, batch_size=7)
                 assert torch.equal(ranking.logits, ranking.logits.sort(descending=True).values)
-                truth = true_places(ranking.order.numpy(), samples)
+                truth = places_hit(ranking.order.numpy(), samples)
                 inside = np.arange(len(CODES)) < ranking.set_sizes.numpy()[:, None]
                 missed = (truth & ~inside).sum(1)
                 risk = (missed / truth.sum(1) if kind == "codes" else missed > 0).sum()

@@ -9,7 +9,6 @@ from mera_hf.evaluation.rankings.reference import CopyHistory, Prevalence, rank_
 from mera_hf.evaluation.sections.controls import (
     CONTROLS,
     control_sentence,
-    drop_interval,
     evaluation_controls,
     sentences,
     shuffled_histories,
@@ -92,20 +91,20 @@ def test_one_sample_cannot_be_shuffled(samples):
 def test_the_interval_is_that_of_paired_differences(samples):
     """Two rankings that differ for every patient alike have no width, however much patients differ."""
     order = np.stack([np.random.default_rng(row).permutation(24) for row in range(len(samples))])
-    assert drop_interval(order, order, samples, 6) == [0.0, 0.0]
-    worse = order[:, ::-1]
-    low, high = drop_interval(order, worse, samples, 6)
-    mean = np.mean(
-        [
-            np.isin(s.target, a[:6]).mean() - np.isin(s.target, b[:6]).mean()
-            for s, a, b in zip(samples, order, worse, strict=True)
+
+    def drop(control):
+        return evaluation_controls(lambda *_: ranked(control), order, samples, (6,))["drops"]["shuffled_history"][
+            "recall@6"
         ]
-    )
-    assert low < mean < high
+
+    assert drop(order) == [0.0, 0.0]
+    low, high = drop(order[:, ::-1])
     found = [
-        np.isin(s.target, a[:6]).mean() - np.isin(s.target, b[:6]).mean()
-        for s, a, b in zip(samples, order, worse, strict=True)
+        np.isin(s.target, a[:6]).mean() - np.isin(s.target, a[::-1][:6]).mean()
+        for s, a in zip(samples, order, strict=True)
     ]
+    mean = np.mean(found)
+    assert low < mean < high
     half = 1.96 * np.std(found) / np.sqrt(len(found))
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.3 * half)
 

@@ -3,7 +3,7 @@ import pytest
 from ranking_cases import random_patients, ranked
 
 from mera_hf.data.samples import Sample
-from mera_hf.evaluation.rankings import ranked as ranked_patients
+from mera_hf.evaluation.rankings import ranked as ranked_module
 from mera_hf.evaluation.rankings.ranked import RankedPatients
 from mera_hf.evaluation.sections.distance import measure
 from mera_hf.icd import code_tree, sort_codes
@@ -84,7 +84,7 @@ def brute_force(patients, name, sizes):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_brute_force(seed, monkeypatch):
-    monkeypatch.setattr(ranked_patients, "BLOCK_PATIENTS", 7)
+    monkeypatch.setattr(ranked_module, "BLOCK_PATIENTS", 7)
     patients = random_patients(np.random.default_rng(seed), 40, CODES)
     section = measure(patients)
     for name, ranking in patients.rankings.items():

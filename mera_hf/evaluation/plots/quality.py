@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.figures import COLUMNS, format_figure, mean_of, title_of
+from mera_hf.evaluation.figures import COLUMNS, columns_of, format_figure, mean_of, title_of
 from mera_hf.evaluation.plots.style import FAINT, INK, MUTED, looks_of, new_figure, shortened, styled
 
 
@@ -24,7 +24,7 @@ def quality_plot(metrics: dict) -> Figure:
             The content of a `metrics.json`.
     """
     rankers = metrics["rankers"]
-    columns = [column for column in PANELS if any(column in figures for figures in rankers.values())]
+    columns = columns_of(rankers.values(), PANELS)
     n_rows = -(-len(columns) // 2)
     looks = looks_of(rankers)
     labels = [shortened(title_of(name), 24) for name in rankers]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from mera_hf.data.samples import Sample
-from mera_hf.evaluation.metrics import KS, evaluate_ranking
+from mera_hf.evaluation.metrics import evaluate_ranking, ks_up_to
 from mera_hf.evaluation.rankings.ranked import Cut, ModelRanking
 
 
@@ -23,7 +23,6 @@ def rank_samples(
     samples: Sequence[Sample],
     batch_size: int = 64,
     description: str | None = None,
-    batch_tokens: int | None = None,
 ) -> ModelRanking:
     """Rank all codes for each sample by `model.rank`.
 
@@ -33,13 +32,12 @@ def rank_samples(
         samples (`Sequence[Sample]`): see `prediction_samples(rows, model.config.codes)`.
         batch_size (`int`, defaults to 64): samples in a forward pass.
         description (`str`, *optional*): title of a progress bar on standard error; no bar by default.
-        batch_tokens (`int`, *optional*): most tokens in a forward pass, with padding; no limit by default.
     """
     from tqdm import tqdm
 
     progress = None if description is None else lambda batches: tqdm(batches, desc=description, unit="batch")
     patients = model_patients(samples, model.config.codes)
-    ranked = model.rank(patients, tokenizer, batch_size=batch_size, progress=progress, batch_tokens=batch_tokens)
+    ranked = model.rank(patients, tokenizer, batch_size=batch_size, progress=progress)
     return as_ranking(ranked)
 
 
@@ -67,7 +65,7 @@ def model_patients(samples: Sequence[Sample], codes: Sequence[str]) -> list[dict
 
 
 def trainer_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """`compute_metrics` of [`MeraTrainer`]: the metrics of `metrics.json` except those that need the history.
+    """`compute_metrics` of [`~mera_hf.MeraTrainer`]: the metrics of `metrics.json` except those that need the history.
 
     Args:
         prediction (`EvalPrediction`): rankings (N, C) and set sizes (N,) as predictions, true codes (N, M) as labels,
@@ -78,7 +76,7 @@ def trainer_metrics(prediction: EvalPrediction) -> dict[str, float]:
         Sample(row, [], [int(code) for code in codes if code >= 0], {})
         for row, codes in enumerate(prediction.label_ids)
     ]
-    metrics = evaluate_ranking(order, set_sizes, samples, [k for k in KS if k <= order.shape[1]])
+    metrics = evaluate_ranking(order, set_sizes, samples, ks_up_to(order.shape[1]))
     return {
         name: value for name, value in metrics.items() if not name.startswith(("repeated", "new", "occurred", "not"))
     }

@@ -21,7 +21,7 @@ from mera_hf.errors import InputError
 from mera_hf.evaluation.conformal import require_coverage
 from mera_hf.evaluation.rankings.files import rankings_table
 from mera_hf.evaluation.rankings.model import as_ranking
-from mera_hf.files import describe_file, whole_file, write_text
+from mera_hf.files import describe_file, whole_file, write_json
 from mera_hf.machine import versions
 
 
@@ -133,7 +133,7 @@ def predict_dataset(
             "versions": versions(),
             "seconds": round(time.perf_counter() - started, 1),
         }
-        write_text(json.dumps(summary, indent=2) + "\n", output / SUMMARY_FILE)
+        write_json(summary, output / SUMMARY_FILE)
         return summary
 
     return _on_main(state, finish)
@@ -245,4 +245,4 @@ def _open_output(output: Path, run: dict, resume: bool) -> None:
     for pattern in (SUMMARY_FILE, "part-*.parquet", "part-*.parquet.unfinished", RUN_FILE):
         for path in output.glob(pattern):
             path.unlink()
-    write_text(json.dumps(run, indent=2) + "\n", output / RUN_FILE)
+    write_json(run, output / RUN_FILE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -116,7 +116,7 @@ class RankedPatients:
     @cached_property
     def history(self) -> Pairs:
         """The codes of each patient's earlier visits."""
-        return self.pairs([[code for visit in sample.history for code in visit] for sample in self.samples])
+        return self.pairs([sample.known for sample in self.samples])
 
     @cached_property
     def true_sizes(self) -> np.ndarray:
@@ -125,7 +125,7 @@ class RankedPatients:
 
         return np.bincount(self.true.patient, minlength=len(self))
 
-    def pairs(self, code_lists: Sequence[Sequence[int]]) -> Pairs:
+    def pairs(self, code_lists: Sequence[Collection[int]]) -> Pairs:
         """One list of codes per patient as distinct pairs, sorted."""
         import numpy as np
 

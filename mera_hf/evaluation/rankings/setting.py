@@ -13,15 +13,17 @@ from mera_hf.data.prepared import Prepared
 from mera_hf.data.samples import Sample
 from mera_hf.data.splits import split_hash
 from mera_hf.errors import InputError
-from mera_hf.evaluation.metrics import KS
+from mera_hf.evaluation.metrics import KS, ks_up_to
 from mera_hf.evaluation.rankings.reference import REFERENCES, fit_references
-from mera_hf.machine import peak_memory_mb, versions
+from mera_hf.machine import run_record
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from mera_hf.evaluation.rankings.ranked import Ranking
+
+EACH_OWN = "that of each ranker"  # the history in the protocol of `mera compare`
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Setting:
         samples (`list[Sample]`): the last visit of each patient, as indices into `codes`.
         ks (`list[int]`): k of recall@k and similar metrics, as far as the number of candidates allows.
         references (`Sequence[str]`): the reference rankers.
-        seed (`int`): seed of the trained reference rankers, the draws and the swaps.
+        seed (`int`): seed of the trained reference rankers, recorded as that of the run.
         started (`float`): when measuring began, by `time.perf_counter`.
     """
 
@@ -68,7 +70,7 @@ class Setting:
         samples = prepared.samples(split, codes=codes)
         if not samples:
             raise InputError(f"the split {split!r} of {folder} has no patient with two visits; prepare more patients.")
-        ks = [k for k in KS if k <= len(codes)]
+        ks = ks_up_to(len(codes))
         if not ks:
             raise InputError(f"{who} codes; recall@{KS[0]} takes {KS[0]} or more.")
         return cls(prepared, split, codes, samples, ks, references, seed, started)
@@ -108,11 +110,5 @@ class Setting:
                 "codes": len(self.prepared.codes),
             },
             "protocol": {"target": "last", "candidates": candidates, "history": history},
-            "run": {
-                "recipe": recipe,
-                "seed": self.seed,
-                "versions": versions(),
-                "seconds": round(time.perf_counter() - self.started, 1),
-                "peak_memory_mb": round(peak_memory_mb()),
-            },
+            "run": run_record(recipe, self.seed, self.started),
         }

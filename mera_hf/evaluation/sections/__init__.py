@@ -30,9 +30,7 @@ class Sections(TypedDict, total=False):
     coarse: dict[str, Any]  # rankings of groups of codes, see `coarse.py`
     distance: dict[str, Any]  # how far wrong codes are off in the tree, see `distance.py`
     heart_failure: dict[str, Any]  # the field's second task, see `heart_failure.py`
-    drops: dict[
-        str, dict[str, list[float]]
-    ]  # control to metric to the interval of MERA minus the control, see `controls.py`
+    drops: dict[str, dict[str, list[float]]]  # of each control, intervals of MERA minus it, see `controls.py`
     findings: list[Finding]  # signs of a training that went wrong, see `findings.py`
     calibration: dict[str, Any]  # probabilities, sets of a known coverage, what EOV knows, see `calibration.py`
 

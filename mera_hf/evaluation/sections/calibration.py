@@ -30,9 +30,9 @@ from mera_hf.evaluation.reliability import (
     Reliability,
     fit_temperature,
     improvement,
+    places_hit,
     reliability,
     set_figures,
-    true_places,
 )
 from mera_hf.evaluation.sections import coverage
 from mera_hf.evaluation.sections.severity import comorbidities, eov_measures, history_sizes, severity_figures
@@ -75,7 +75,7 @@ def measure(
     if len(samples) < FEWEST:
         return None
     config = model.config
-    truth = true_places(ranking.order, samples)  # (patients, codes)
+    truth = places_hit(ranking.order, samples)  # (patients, codes)
     sizes, margins, shares = ranking.set_sizes, ranking.margins(), ranking.shares()
     fitted = _reliabilities(ranking.probabilities, truth, sizes)
     before = _reliabilities(_sigmoid(margins), truth, sizes)
@@ -94,7 +94,7 @@ def measure(
     thresholds, source = config.conformal, "checkpoint"
     if len(validation) >= FEWEST:
         other = rank_samples(model, tokenizer, validation, batch_size, "validation")
-        other_truth = true_places(other.order, validation)
+        other_truth = places_hit(other.order, validation)
         temperature, offset = fit_temperature(other.margins(), other_truth)
         parts = _reliabilities(_sigmoid((margins - offset) / temperature), truth, sizes)
         section["temperature"] = _figures(parts) | {"temperature": temperature, "offset": offset}

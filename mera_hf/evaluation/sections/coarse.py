@@ -147,13 +147,11 @@ TITLES = {  # in a table, and in a sentence
 def blocks(report: Mapping[str, Any]) -> list[Block]:
     """The section of a page."""
     found = table(report["metrics"])
-    if found is None:
-        return []
     lead = (
         "How well the right kind of disease is found where the exact code is not asked for. A group's probability is "
         "the sum of its codes' probabilities."
     )
-    return [Paragraph(lead), found, Paragraph("* best ranker of its group and column.", "muted")]
+    return [Paragraph(lead), found, Paragraph("* best ranker of its group and column.", "muted")] if found else []
 
 
 def table(metrics: Mapping[str, Any]) -> Table | None:

@@ -21,7 +21,8 @@ from mera_hf.evaluation.figures import (
     tied,
     title_of,
 )
-from mera_hf.evaluation.metrics import KS, evaluate_ranking
+from mera_hf.evaluation.metrics import KS
+from mera_hf.evaluation.tally import tally_ranking
 
 
 if TYPE_CHECKING:
@@ -165,32 +166,18 @@ def evaluation_controls(
     shuffles = {"shuffled_history": shuffled_histories}
     if use_profile and any(value is not None for sample in samples for value in sample.profile.values()):
         shuffles["shuffled_profile"] = shuffled_profiles
+    if len(samples) < 2:
+        return {"controls": {}, "drops": {}}
+    own = tally_ranking(order, None, samples, ks).values
     controls, drops = {}, {}
-    for name, shuffle in shuffles.items() if len(samples) > 1 else ():
+    for name, shuffle in shuffles.items():
         control = rank(shuffle(samples, seed), name.replace("_", " "))
-        controls[name] = evaluate_ranking(control.order, control.set_sizes, samples, ks)
-        drops[name] = {f"recall@{k}": drop_interval(order, control.order, samples, k) for k in ks}
+        tally = tally_ranking(control.order, control.set_sizes, samples, ks)
+        controls[name] = tally.measure()
+        drops[name] = {
+            metric: mean_interval(own[metric] - tally.values[metric]) for metric in map("recall@{}".format, ks)
+        }
     return {"controls": controls, "drops": drops}
-
-
-def drop_interval(order: np.ndarray, control: np.ndarray, samples: Sequence[Sample], k: int = 20) -> list[float]:
-    """95 % bootstrap interval over patients of recall@k minus that of a control, paired by patient.
-
-    Args:
-        order, control (`np.ndarray` of shape (patients, K)): rankings of the same samples.
-        samples (`Sequence[Sample]`): two or more.
-        k (`int`, defaults to 20).
-
-    Returns:
-        `[low, high]`.
-    """
-    import numpy as np
-
-    drops = [
-        (np.isin(sample.target, own[:k]).mean() - np.isin(sample.target, other[:k]).mean())
-        for sample, own, other in zip(samples, order, control, strict=True)
-    ]
-    return mean_interval(np.array(drops))
 
 
 def control_sentence(

@@ -24,7 +24,7 @@ def measure(shares: np.ndarray, truth: np.ndarray, thresholds: dict) -> dict[str
     """What sets with fitted thresholds cover, on patients not used for fitting.
 
     Args:
-        shares, truth (`np.ndarray` of shape (patients, codes)): as in [`conformal_thresholds`].
+        shares, truth (`np.ndarray` of shape (patients, codes)): as in [`~mera_hf.evaluation.conformal.conformal_thresholds`].
         thresholds (`dict`): from `conformal_thresholds`.
 
     Returns:

@@ -94,13 +94,11 @@ COUNTS = ("wrong_codes", "mean")  # the mean is in steps of the tree
 def blocks(report: Mapping[str, Any]) -> list[Block]:
     """The section of a page."""
     found = table(report["metrics"])
-    if found is None:
-        return []
     lead = (
         "A wrong code in the right category is a smaller mistake than one from another chapter of the ICD. Mean "
         "steps: how far up the tree one goes from a wrong code to reach a group that it shares with a true one."
     )
-    return [Paragraph(lead), *_plots(report["metrics"]["distance"]), found]
+    return [Paragraph(lead), *_plots(report["metrics"].get("distance", {})), found] if found else []
 
 
 def _plots(section: Mapping[str, Mapping]) -> list[Plot]:
@@ -126,7 +124,7 @@ def table(metrics: Mapping[str, Any]) -> Table | None:
     """How far wrong codes are from the true ones in the tree, for sets of the true size and for own sets."""
     distance = metrics.get("distance", {})
     own_sets = {name: entry["eov"] for name, entry in distance.items() if entry.get("eov")}
-    shares = columns_of(distance.values(), ("same_category", "same_block", "same_chapter", "other_chapter"))
+    shares = columns_of(distance.values(), SHARES[::-1])
     if not shares:
         return None
     rows = []
@@ -154,7 +152,7 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
     distance = metrics.get("distance", {}).get("mera", {})
     if "mean" not in distance:
         return []
-    near = sum(mean_of(distance[share]) for share in ("same_category", "same_block", "same_chapter"))
+    near = sum(mean_of(distance[share]) for share in SHARES[:0:-1])
     return [
         f"Of the wrong codes, {percent(near)} % lie in the chapter of a true code, {percent(distance['same_category'])} % "
         f"in its category; {mean_of(distance['mean']):.1f} steps in the tree on average."

@@ -31,7 +31,7 @@ from mera_hf.evaluation.sections.strata import (
 if TYPE_CHECKING:
     import numpy as np
 
-FEWEST_PATIENTS = 100
+FEWEST_IN_GROUP = 100
 METRICS = ("recall@20", "weighted_f1", "weighted_f1_eov")
 
 
@@ -66,7 +66,7 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
         groups = [
             i
             for i, (name, group) in enumerate(strata.labels)
-            if name == profile.name and group != UNKNOWN and (strata.sizes[i] > 0).sum() >= FEWEST_PATIENTS
+            if name == profile.name and group != UNKNOWN and (strata.sizes[i] > 0).sum() >= FEWEST_IN_GROUP
         ]
         if len(groups) < 2:
             continue
@@ -102,8 +102,6 @@ COUNTS = ()
 def blocks(report: Mapping[str, Any]) -> list[Block]:
     """The section of a page."""
     found = table(report["metrics"])
-    if found is None:
-        return []
     lead = (
         "The gap is the figure of the group that MERA serves best minus that of the group it serves worst. The gap of "
         "the best and the worst group is never negative, and small groups make it large by chance: look at the interval."
@@ -113,7 +111,7 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
             " The last two columns are free of that: best and worst are named on one half of the patients, and their "
             "gap is measured on the other. Read a gap as one where that interval lies above zero."
         )
-    return [Paragraph(lead), found]
+    return [Paragraph(lead), found] if found else []
 
 
 def has_halves(metrics: Mapping[str, Any]) -> bool:

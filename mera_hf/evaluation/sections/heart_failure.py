@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import Block, Paragraph, Table
-from mera_hf.evaluation.bootstrap import RESAMPLES, all_draws, percentiles
-from mera_hf.evaluation.figures import FEWEST_PATIENTS, TOO_FEW, columns_of, percent, ranker_rows, with_interval
+from mera_hf.evaluation.bootstrap import BLOCK_RESAMPLES, RESAMPLES, all_draws, percentiles
+from mera_hf.evaluation.figures import FEWEST_PATIENTS, TOO_FEW, columns_of, percent, ranker_rows
 from mera_hf.evaluation.rankings.ranked import RankedPatients
-from mera_hf.evaluation.sections.strata import BLOCK_RESAMPLES
 
 
 if TYPE_CHECKING:
@@ -131,11 +130,7 @@ def table(metrics: Mapping[str, Any]) -> Table | None:
     columns = columns_of(rankers.values(), ("auc", "f1"))
     if not columns:
         return None
-    rows = ranker_rows(rankers, columns)
-    intervals = heart.get("intervals", {})
-    for i, name in enumerate(rankers):
-        texts = [with_interval(c, rankers[name].get(c), intervals.get(name, {}).get(c)) for c in columns]
-        rows[i] = rows[i]._replace(texts=texts)
+    rows = ranker_rows(rankers, columns, intervals=heart.get("intervals", {}))
     headings = ["ranker", *({"auc": "AUC", "f1": "F1"}[column] for column in columns)]
     return Table("Heart failure at the next visit, percent", headings, rows)
 

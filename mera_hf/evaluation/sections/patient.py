@@ -40,7 +40,7 @@ def example_patient(
     """
     import numpy as np
 
-    history = [{code for visit in sample.history for code in visit} for sample in samples]
+    history = [sample.known for sample in samples]
     mixed = [
         row
         for row, sample in enumerate(samples)

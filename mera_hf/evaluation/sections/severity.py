@@ -56,7 +56,7 @@ def history_sizes(samples: Sequence[Sample]) -> np.ndarray:
     """How many codes each sample's history has, each counted once; shape (samples,)."""
     import numpy as np
 
-    return np.array([len({code for visit in sample.history for code in visit}) for sample in samples])
+    return np.array([len(sample.known) for sample in samples])
 
 
 def comorbidities(samples: Sequence[Sample], codes: Sequence[str]) -> dict[str, np.ndarray] | None:
@@ -73,11 +73,7 @@ def comorbidities(samples: Sequence[Sample], codes: Sequence[str]) -> dict[str, 
     from pycomorb import comorbidity
 
     version, code = zip(*(name.split(":") for name in codes), strict=True)
-    rows = [
-        (row, index)
-        for row, sample in enumerate(samples)
-        for index in {index for visit in sample.history for index in visit} or [None]
-    ]
+    rows = [(row, index) for row, sample in enumerate(samples) for index in sample.known or [None]]
     frame = pl.DataFrame(
         {
             "row": [row for row, _ in rows],
@@ -287,15 +283,15 @@ def table(metrics: Mapping[str, Any]) -> Table | None:
         return None
     severity = metrics["calibration"]["severity"]
     caption = "Rank correlations (Spearman) of what the model says, with 95 % intervals"
-    rows = [Row(*row) for row in correlation_rows(severity["correlations"], severity.get("known", {}))]
+    rows = correlation_rows(severity["correlations"], severity.get("known", {}))
     return Table(caption, ["with", *(SAYS[name] for name in severity["correlations"])], rows)
 
 
-def correlation_rows(correlations: dict, known: dict[str, int]) -> list[tuple[str, list[str]]]:
+def correlation_rows(correlations: dict, known: dict[str, int]) -> list[Row]:
     """Rows of correlations from `severity_figures`: each other measure, with one text per measure of the model."""
     others = [name for name in SAYS if any(name in row for row in correlations.values())]
     return [
-        (
+        Row(
             measure_title(other, known),
             [_correlation(row.get(other)) if other != name else "" for name, row in correlations.items()],
         )

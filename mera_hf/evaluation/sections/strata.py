@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mera_hf.blocks import Block, Card, Details, Grid, Paragraph, Plot, Row, Table
 from mera_hf.evaluation import plots
-from mera_hf.evaluation.bootstrap import RESAMPLES, all_draws, percentiles
+from mera_hf.evaluation.bootstrap import BLOCK_RESAMPLES, RESAMPLES, all_draws, percentiles
 from mera_hf.evaluation.figures import (
     COLUMNS,
     FEWEST_PATIENTS,
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 KS = (10, 20)
-BLOCK_RESAMPLES = 32
 # An untrained EOV may give every code to every patient. Reweighting such sets a thousand times takes hours and
 # says nothing, so F1 of sets with more pairs than this has no interval.
 MOST_PAIRS = 5_000_000

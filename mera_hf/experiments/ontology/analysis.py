@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +33,7 @@ FEWEST_CODES = 20
 
 
 def ontology_analysis(
-    dataset_folder: str | Path,
+    prepared: Prepared,
     model: MeraForDiagnosis | None = None,
     encoder: str | None = None,
     min_visits: int = 20,
@@ -47,7 +46,7 @@ def ontology_analysis(
     version.
 
     Args:
-        dataset_folder (`str` or `Path`): a prepared dataset.
+        prepared ([`~mera_hf.data.prepared.Prepared`]): the dataset.
         model (`MeraForDiagnosis`, *optional*): its code rows are compared too, as cosines after subtracting their
             mean: the output rows, and the input rows if they differ.
         encoder (`str`, *optional*): a sentence encoder, see `encode_sentences`: its embeddings of the descriptions are
@@ -77,7 +76,6 @@ def ontology_analysis(
 
     if min_visits < 1:
         raise InputError(f"`min_visits` is {min_visits}; set 1 or more.")
-    prepared = Prepared.open(dataset_folder)
     train = prepared.splits["train"]
     counted, too_small, size = {}, {}, {}
     for version in VERSIONS:
@@ -91,7 +89,7 @@ def ontology_analysis(
     if not counted:
         found = "; ".join(f"{VERSIONS[version].label} has {count} such codes" for version, count in too_small.items())
         raise InputError(
-            f"{str(dataset_folder)!r} has too few codes in {min_visits} visits and {FEWEST_PATIENTS} patients of the train "
+            f"{str(prepared.folder)!r} has too few codes in {min_visits} visits and {FEWEST_PATIENTS} patients of the train "
             f"split or more: {found}, and {FEWEST_CODES} are needed. Prepare more patients, or lower `min_visits`."
         )
     versions = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mera_hf.blocks import Row, Table, markdown_table
+from mera_hf.blocks import markdown_table, plain_table
 from mera_hf.evaluation import plots
 from mera_hf.experiments.ontology.words import (
     GROUPINGS,
@@ -204,5 +204,4 @@ def _number(value: float | None) -> str:
 
 
 def _markdown(headings: list[str], rows: list[list[str]]) -> str:
-    table = Table("", headings, [Row(title, texts) for title, *texts in rows])
-    return markdown_table(table, left=len(headings), spaced=True)
+    return markdown_table(plain_table(headings, rows), left=len(headings), spaced=True)
