@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,8 +43,9 @@ class OutputFolder:
         if self.folder.is_file():
             raise InputError(f"`--output-dir` {self.folder} is a file; choose a folder.")
         if resume:
-            # The Trainer writes its state last: a step without it was cut short itself
-            saved = [path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
+            saved = [
+                path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json") if _is_whole(path)
+            ]
             self.last = str(max(saved, key=lambda path: int(path.name.split("-")[1]))) if saved else None
             if self.last is None:
                 raise InputError(f"`--resume`: {self.checkpoints} holds no saved step; start without it.")
@@ -96,3 +98,12 @@ class OutputFolder:
         temporary.rmdir()
         if not any(self.checkpoints.iterdir()):
             self.checkpoints.rmdir()
+
+
+def _is_whole(state: Path) -> bool:
+    """Whether the Trainer's state, which it writes last, is there to its end: otherwise the saving was cut short."""
+    try:
+        json.loads(state.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True

@@ -43,7 +43,8 @@ def test_killed_after_a_saved_step_and_resumed_is_the_same_to_the_last_bit(small
     runner = f"import sys; {slow}; from mera_hf.cli.main import main; sys.exit(main(sys.argv[1:]))"
     with subprocess.Popen([sys.executable, "-c", runner, *arguments], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "cut").glob("checkpoints/checkpoint-*/trainer_state.json")):
+        # A step is saved to its end once the next one is there
+        while len(list((tmp_path / "cut").glob("checkpoints/checkpoint-*/trainer_state.json"))) < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         process.kill()
@@ -53,8 +54,11 @@ def test_killed_after_a_saved_step_and_resumed_is_the_same_to_the_last_bit(small
 
     refused = mera(*arguments)
     assert refused.status == 2 and "`--resume` to go on" in refused.err
-    # A step whose saving was cut short is passed over
-    (tmp_path / "cut" / "checkpoints" / "checkpoint-16").mkdir()
+    # A step whose saving was cut short is passed over: before the state of the Trainer, or within it
+    for step, state in (("16", None), ("14", '{"epoch": 1')):
+        (folder := tmp_path / "cut" / "checkpoints" / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
     train(small / "dataset", tmp_path / "cut", small / "memorized", *STEPS, "--resume")
     assert_same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
 
