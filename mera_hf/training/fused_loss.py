@@ -35,10 +35,17 @@ class FusedLoss:
         losses (`Callable[[Pools, DecisionTargets], Tensor]`):
             gets the pools and targets of a chunk of `p` decisions and returns losses `(L, p)`, to be minimised together.
         tau (`float`): temperature of the contrast, which the losses read from [`Pools`]; may change between steps.
+        excess (`bool`, *optional*, defaults to `False`): whether the losses read `Pools.excess`, another pass over the codes.
     """
 
-    def __init__(self, hierarchy: Hierarchy, losses: Callable[[Pools, DecisionTargets], Tensor], tau: float):
-        self.hierarchy, self.losses, self.tau = hierarchy, losses, tau
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        losses: Callable[[Pools, DecisionTargets], Tensor],
+        tau: float,
+        excess: bool = False,
+    ):
+        self.hierarchy, self.losses, self.tau, self.excess = hierarchy, losses, tau, excess
         self.buffers: dict[str, Tensor] = {}
 
     def __call__(self, readout: Readout, targets: DecisionTargets) -> Tensor:
@@ -74,12 +81,13 @@ class _Fused(torch.autograd.Function):
         for at in range(0, len(hidden), chunk.size):
             decisions = slice(at, at + chunk.size)
             some = targets.at(decisions)
-            true, eov, segments, rivals = chunk.forward(decisions, some)
+            true, eov, segments, rivals, excess = chunk.forward(decisions, some)
             with torch.set_grad_enabled(learning):
                 numbers = [
-                    tensor.requires_grad_(learning) for tensor in (true, eov, *segments, *(some for some, _ in rivals))
+                    tensor.requires_grad_(learning)
+                    for tensor in (true, eov, excess, *segments, *(some for some, _ in rivals))
                 ]
-                pools = Pools.reduce(true, eov, segments, rivals, some, loss.hierarchy, loss.tau)
+                pools = Pools.reduce(true, eov, segments, rivals, some, loss.hierarchy, loss.tau, excess)
                 sums = (loss.losses(pools, some) * some.weights.to(chunk.dtype)).sum(1)  # (L,)
             total = total + sums.detach()
             if learning:
@@ -115,6 +123,7 @@ class _Chunk:
         self.scale, self.softcap = readout.scale, readout.softcap
         self.hierarchy, self.codes, self.buffers = loss.hierarchy, loss.hierarchy.num_codes, loss.buffers
         self.taus = temperatures(loss.tau)
+        self.excess = loss.excess
         # Anything smaller is a denormal number, which costs fifty times more
         self.least = -120.0 if self.dtype == torch.float32 else -1000.0
         # Enough decisions for matrix products at full speed; on CPUs, few enough codes for a tile to stay in the cache
@@ -134,9 +143,10 @@ class _Chunk:
             buffer = self.buffers[name] = torch.empty(need, dtype=self.dtype, device=self.rows.device)
         return buffer[:need].view(height, self.width)
 
-    def forward(self, decisions: slice, targets: DecisionTargets) -> tuple[Tensor, Tensor, list, list]:
+    def forward(self, decisions: slice, targets: DecisionTargets) -> tuple[Tensor, Tensor, list, list, Tensor]:
         """What `Pools.reduce` takes: true logits (M, p), EOV logits (p,), log-sum-exps of the false codes of each segment
-        (S, p) at each temperature, and at each fine level the logits of rivals (N,), and whose they are (N,)."""
+        (S, p) at each temperature, at each fine level the logits of rivals (N,), and whose they are (N,), and by how much
+        false codes are above EOV, (p,)."""
         chunk = self.hidden[decisions]
         self.width = len(chunk)
         z = self.z = self._buffer("z", self.codes + 2)
@@ -155,7 +165,15 @@ class _Chunk:
             self.history = torch.where(codes < 0, self.codes + 1, codes)
             z.scatter_add_(0, self.history, self.terms[decisions].T.to(self.dtype) * _LOG2E)
         true, eov = z.gather(0, targets.codes) / _LOG2E, z[-2] / _LOG2E
+        level = z[-2].clone()
         z.scatter_(0, targets.codes, -torch.inf)
+        excess = torch.zeros_like(eov)
+        self.above = []  # for each tile, which false codes are above EOV, (c, p)
+        for tile in self.tiles if self.excess else ():
+            over = torch.sub(z[tile.codes], level, out=self._buffer("of_code", len(tile.segment_of)))
+            self.above.append(over > 0)
+            excess += over.clamp_(min=0).sum(0)
+        excess /= _LOG2E
         places = [self.hierarchy.rivals(level, targets.codes) for level in self.hierarchy.fine]
         self.places = [place for place, _ in places]
         rivals = [(z.view(-1).index_select(0, place).div_(_LOG2E), owner) for place, owner in places]
@@ -176,11 +194,11 @@ class _Chunk:
                 sums[tile.segments] = self._total(powers.clamp_(min=self.least).exp2_(), tile)
         # Segments without a false code keep -inf, the maximum of nothing
         segments = [(sums.log2() + top / tau).div_(_LOG2E) for sums, tau in zip(self.sums, self.taus, strict=True)]
-        return true, eov, segments, rivals
+        return true, eov, segments, rivals, excess
 
     def backward(self, decisions, targets, slopes, hidden_grad, rows_grad, bias_grad, terms_grad) -> None:
         """Turn gradients of what `forward` returned into gradients of the inputs, in the last four."""
-        true, eov, *slopes = slopes
+        true, eov, excess, *slopes = slopes
         segments, rivals = slopes[: len(self.taus)], slopes[len(self.taus) :]
         shares = [grad / (sums * tau) for grad, sums, tau in zip(segments, self.sums, self.taus, strict=True)]
         for tile in self.tiles:
@@ -189,6 +207,9 @@ class _Chunk:
             if len(self.powers) > 1:
                 self.powers[-1][tile.codes].add_(self.powers[0][tile.codes])
         z = self.z
+        for tile, above in zip(self.tiles, self.above, strict=False):
+            z[tile.codes] += above * excess
+            eov = eov - above.sum(0) * excess
         for place, slope in zip(self.places, rivals, strict=True):
             z.view(-1).index_add_(0, place, slope)
         z[-2] = eov

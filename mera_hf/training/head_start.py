@@ -20,13 +20,15 @@ from mera_hf.training.losses import DecisionTargets, Pools, confidence_loss, con
 _LARGEST_TABLE = 3_000_000  # decisions x codes in the fit: plenty for its handful of weights
 
 
-def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
+def start_ranking_head(head, dataset: TimelineDataset, config, eov_loss: str = "atlop") -> None:
     """Start a [`RankingHead`] from the training visits, in place.
 
     Args:
         head (`RankingHead`): its `log_prevalence`, and where it has them `code_bias` and `patient_gate.bias`, are set.
         dataset (`TimelineDataset`): the training patients.
         config (`MeraConfig`): of the model.
+        eov_loss (`str`, *optional*, defaults to `"atlop"`): of the training. With `"count"`, EOV starts where the sets of all
+            decisions together are as large as the true ones.
     """
     patients_with: Counter[int] = Counter()
     for row in range(len(dataset)):
@@ -69,6 +71,9 @@ def start_ranking_head(head, dataset: TimelineDataset, config) -> None:
 
     optimizer.step(closure)
     with torch.no_grad():
+        if eov_loss == "count":
+            logits = (temperature * by_code).scatter_add(0, codes.clamp(min=0).T, (values @ weights).T)
+            eov.copy_(logits.flatten().topk(int(targets.true.sum()) + 1).values[-2:].mean())
         if hasattr(head, "code_bias"):
             head.code_bias[:-1] = temperature * head.log_prevalence
             head.code_bias[-1] = eov

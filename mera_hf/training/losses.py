@@ -9,6 +9,7 @@ N = all codes \ (Y u K), anc_l(c) the ancestor of c at level l.
             (`softmax`: the other codes of Y are in the sum at level 0 too, so P(c) is the share of c in the visit)
     L_DCE = - mean_{c in Y} log( exp(s_c) / (exp(e) + sum_{y in Y} exp(s_y)) )                   [`confidence_loss`]
             - log( exp(e) / (exp(e) + sum_{n in N} exp(s_n)) )
+            (`count`: sum_{n in N} max(0, s_n - e) + sum_{y in Y} max(0, e - s_y), over max(1, |Y|))
     L_G   = mean over levels, mean over the groups g of Y at that level, with S_g = log sum_{c in g \ K} exp(s_c/tau), of
             -log( exp(S_g) / (exp(S_g) + sum_{g' not a group of Y} exp(S_g')) )                  [`group_loss`]
 
@@ -30,7 +31,7 @@ from torch.nn.functional import logsigmoid
 from mera_hf.training.hierarchy import SPACE, Hierarchy
 
 
-EOV_LOSSES = ("atlop", "zlpr", "none")
+EOV_LOSSES = ("atlop", "zlpr", "count", "none")
 
 
 @dataclass
@@ -89,6 +90,7 @@ class Pools:
             `(M, P)`, and over N for the whole space, `(P,)`; -inf for none.
         runs (`dict[str, Tensor]`): log sum exp(s_n / tau) over the false codes n of each run of each coarse level, `(R, P)`.
         false (`Tensor` of shape `(P,)`): log sum exp(s_n) over all false codes n; -inf for none.
+        excess (`Tensor` of shape `(P,)`, *optional*): sum of max(0, s_n - e) over all false codes n.
         tau (`float`): temperature of the contrast that these were reduced with; the losses divide the true logits by it.
     """
 
@@ -98,6 +100,7 @@ class Pools:
     runs: dict[str, Tensor]
     false: Tensor
     tau: float
+    excess: Tensor | None = None
 
     @classmethod
     def reduce(
@@ -109,6 +112,7 @@ class Pools:
         targets: DecisionTargets,
         hierarchy: Hierarchy,
         tau: float,
+        excess: Tensor | None = None,
     ) -> "Pools":
         """Pools from the reduced logits.
 
@@ -119,6 +123,7 @@ class Pools:
             targets: see [`DecisionTargets`].
             hierarchy: levels of the tree.
             tau: temperature.
+            excess: as above.
         """
         runs, space = _reduce_runs(segments[0], hierarchy)
         false = space if len(segments) == 1 else _reduce_runs(segments[1], hierarchy)[1]
@@ -128,7 +133,7 @@ class Pools:
             pools[level] = values.gather(0, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
         for level, (values, owner) in zip(hierarchy.fine, rivals, strict=True):
             pools[level] = segment_logsumexp(values[:, None] / tau, owner, true.numel()).view(true.shape)
-        return cls(true, eov, pools, runs, false, tau)
+        return cls(true, eov, pools, runs, false, tau, excess)
 
     @classmethod
     def from_logits(cls, logits: Tensor, targets: DecisionTargets, hierarchy: Hierarchy, tau: float) -> "Pools":
@@ -150,7 +155,8 @@ class Pools:
         places = [hierarchy.rivals(level, targets.codes) for level in hierarchy.fine]
         rivals = [(false.flatten()[place], owner) for place, owner in places]
         true = logits.gather(0, targets.codes).masked_fill(targets.codes > hierarchy.num_codes, 0.0)
-        return cls.reduce(true, logits[-2], segments, rivals, targets, hierarchy, tau)
+        excess = (false[: hierarchy.num_codes] - logits[-2]).clamp(min=0).sum(0)
+        return cls.reduce(true, logits[-2], segments, rivals, targets, hierarchy, tau, excess)
 
 
 def temperatures(tau: float) -> tuple[float, ...]:
@@ -208,9 +214,15 @@ def confidence_loss(pools: Pools, targets: DecisionTargets, form: str) -> Tensor
     Args:
         pools: see [`Pools`].
         targets: see [`DecisionTargets`].
-        form: `"atlop"`, the formula above, or `"zlpr"`: log(1 + sum_N exp(s - e)) + log(1 + sum_Y exp(e - s)).
+        form: `"atlop"`, the formula above, `"zlpr"`: log(1 + sum_N exp(s - e)) + log(1 + sum_Y exp(e - s)), or `"count"`
+            (this project's choice): by how much codes are on the wrong side of EOV. Its slope in e is the number of true
+            codes less the number of codes above EOV, so that EOV learns to stand where the ranking is as long as the visit.
     """
     eov = pools.eov[None]  # (1, P)
+    if form == "count":
+        assert pools.excess is not None
+        missing = torch.where(targets.true, (eov - pools.true).clamp(min=0), 0.0).sum(0)
+        return (pools.excess + missing) / targets.true.sum(0).clamp(min=1)
     below = _softplus(pools.false - pools.eov)
     if form == "zlpr":
         gaps = (eov - pools.true).masked_fill(~targets.true, -torch.inf)

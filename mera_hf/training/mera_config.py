@@ -41,7 +41,8 @@ class MeraTrainerConfig(StageConfig):
         group_weight (`float`, *optional*, defaults to `0.0`):
             Weight of the loss that contrasts whole groups of the tree (this project's addition).
         eov_loss (`str`, *optional*, defaults to `"atlop"`):
-            Form of L_DCE: `atlop`, `zlpr` or `none`.
+            Form of L_DCE: `atlop`, `zlpr`, `count` or `none`, see [`confidence_loss`]. `count` teaches EOV how many codes the
+            visit has (this project's addition).
         softmax (`bool`, *optional*, defaults to `False`):
             Whether the other true codes stand in the denominator of L_CL at the level of the whole space, so that the
             softmax gives the share of a code in the visit (this project's addition).

@@ -78,7 +78,7 @@ class MeraTrainer(StageTrainer):
         self.encoder = TimelineEncoder(config, processing_class, args.max_length)
         groups, self.code_order = grouped_codes(config, args.hierarchy, args.seed)
         self.hierarchy = Hierarchy(groups, config.num_codes, args.levels, contrast_groups=args.group_weight > 0)
-        self.fused_loss = FusedLoss(self.hierarchy, self._losses, args.tau)
+        self.fused_loss = FusedLoss(self.hierarchy, self._losses, args.tau, excess=args.eov_loss == "count")
         levels = [level for level in (SPACE, *groups) if args.levels is None or level in args.levels]
         unknown = set(args.level_weights or {}) - set(levels)
         if unknown:
@@ -120,7 +120,7 @@ class MeraTrainer(StageTrainer):
                 count = sum(length > args.max_batch_tokens for length in train_dataset.lengths)
                 logger.warning(f"{count} timelines are longer than `max_batch_tokens` and are batches of their own.")
             if args.start_head and not base.ranking_head.is_trained:
-                start_ranking_head(base.ranking_head, train_dataset, config)
+                start_ranking_head(base.ranking_head, train_dataset, config, args.eov_loss)
                 if args.zero_readout:
                     if base.get_input_embeddings().weight is base.get_output_embeddings().weight:
                         raise InputError(

@@ -49,6 +49,13 @@ def zlpr(s, e, true, given):
     return below + log_sum_exp([zero, *(e - s[code] for code in true)])
 
 
+def count(s, e, true, given):
+    zero = torch.zeros_like(e)
+    over = [torch.maximum(zero, s[code] - e) for code in false_codes(s, true, given)]
+    under = [torch.maximum(zero, e - s[code]) for code in true]
+    return sum([zero, *over, *under]) / max(1, len(true))
+
+
 def group(s, e, true, given, levels, tau):
     per_level = []
     for groups in levels.values():

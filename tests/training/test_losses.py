@@ -102,7 +102,7 @@ def check(kind, levels, dtype, spread, weights=None, tau=1.0, first_weight=1.0, 
     batch, places, sets = make_batch(seed, whole_space=whole_space)
     targets = DecisionTargets.from_batch(batch, CODES, first_weight)
     readout, tensors = random_readout(len(places), batch, dtype, spread, softcap, seed)
-    fused = FusedLoss(hierarchy, vectorised, tau)(readout, targets).sum()
+    fused = FusedLoss(hierarchy, vectorised, tau, excess=kind == "count")(readout, targets).sum()
     results = [(fused, torch.autograd.grad(fused, tensors))]
     pools = Pools.from_logits(readout.logits(), targets, hierarchy, tau)
     table = (vectorised(pools, targets) * targets.weights.to(dtype)).sum()
@@ -137,7 +137,7 @@ def test_contrastive_loss_is_that_of_the_formula(levels, tau, softmax):
             check("contrastive", levels, dtype, spread, weights, tau, softmax=softmax, fine=fine)
 
 
-@pytest.mark.parametrize("form", ["atlop", "zlpr"])
+@pytest.mark.parametrize("form", ["atlop", "zlpr", "count"])
 @pytest.mark.parametrize("spread", [4.0, 600.0])
 @pytest.mark.parametrize("tau", [1.0, 0.1])
 def test_confidence_loss_is_that_of_the_formula(form, spread, tau):
@@ -153,7 +153,7 @@ def test_group_loss_is_that_of_the_formula(levels, tau):
         check("group", levels, dtype, spread, tau=tau)
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "atlop", "group"])
+@pytest.mark.parametrize("kind", ["contrastive", "atlop", "count", "group"])
 @pytest.mark.parametrize("tau", [1.0, 0.1])
 def test_logits_that_the_base_caps(kind, tau):
     check(kind, LEVELS, torch.float64, 40.0, tau=tau, softcap=5.0)
@@ -186,7 +186,7 @@ def test_averages_over_decisions_visits_and_patients(first_weight):
         check("atlop", LEVELS, torch.float64, 4.0, first_weight=first_weight, seed=seed)
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "softmax", "atlop", "zlpr", "group"])
+@pytest.mark.parametrize("kind", ["contrastive", "softmax", "atlop", "zlpr", "count", "group"])
 def test_visits_that_hold_every_code_give_no_nan(kind):
     """All codes true, then all codes given: no negative is left anywhere, and at the end no positive either."""
     options = {"softmax": True} if kind == "softmax" else {}
@@ -216,9 +216,9 @@ def test_chunks_of_decisions_change_nothing():
 
     def losses(pools, targets):
         contrast = contrastive_loss(pools, targets, hierarchy, {})
-        return torch.stack([contrast, confidence_loss(pools, targets, "atlop")])
+        return torch.stack([contrast, *(confidence_loss(pools, targets, form) for form in ("atlop", "count"))])
 
-    loss = FusedLoss(hierarchy, losses, 0.5)(Readout(hidden, rows), targets)
+    loss = FusedLoss(hierarchy, losses, 0.5, excess=True)(Readout(hidden, rows), targets)
     found = torch.autograd.grad(loss.sum(), (hidden, rows))
     pools = Pools.from_logits(Readout(hidden, rows).logits(), targets, hierarchy, 0.5)
     table = (losses(pools, targets) * targets.weights).sum(1)

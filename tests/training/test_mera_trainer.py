@@ -419,7 +419,7 @@ def test_errors_name_the_argument(llama, tmp_path):
     with pytest.raises(InputError, match="no code tokens yet; add them"):
         trainer_of(bare, tokenizer, tmp_path, rows)
     for arguments, message in (
-        ({"eov_loss": "softmax"}, "`eov_loss` is 'softmax'; choose one of atlop, zlpr, none"),
+        ({"eov_loss": "softmax"}, "`eov_loss` is 'softmax'; choose one of atlop, zlpr, count, none"),
         ({"tau": 0.0}, "`tau` is 0.0; a temperature is above 0"),
         ({"group_weight": -1.0}, "`group_weight` is -1.0; a weight is 0 or more"),
         ({"prefix_share": -0.1}, "`prefix_share` is -0.1; a share lies between 0 and 1"),
