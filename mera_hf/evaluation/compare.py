@@ -127,7 +127,8 @@ def compare_rankers(
 
     for name, runs in rankers.items():
         measure(name, (run(setting) for run in runs))
-    for name, answer in setting.reference_rankings():
+    for name, rank in setting.fit_references().items():
+        answer = rank(setting.samples)
         measure(name, [answer])
 
     first, *others = tallies

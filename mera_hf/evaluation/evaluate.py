@@ -83,6 +83,7 @@ def evaluate_checkpoint(
 
     rankers, bands, curves = {}, {}, {}
     ranked: dict[str, Ranking] = {}
+    on_validation: dict[str, Ranking] = {}
 
     def measure(name: str, answer: Ranking) -> None:
         tally = tally_ranking(answer.order, answer.set_sizes, samples, setting.ks)
@@ -93,12 +94,18 @@ def evaluate_checkpoint(
     ranking = rank(samples, "ranking")
     measure("mera", ranking)
     controls = evaluation_controls(rank, ranking.order, samples, setting.ks, seed, model.config.use_profile)
-    for name, answer in setting.reference_rankings():
-        measure(name, answer)
-    patients = RankedPatients(samples, codes, ranked, prepared.train_visits(codes))
+    validation = rank(setting.validation, "validation") if setting.validation else None
+    if validation is not None:
+        on_validation["mera"] = validation
+    for name, reference in setting.fit_references().items():
+        measure(name, reference(samples))
+        if setting.validation:
+            on_validation[name] = reference(setting.validation)
+    others = RankedPatients(setting.validation, codes, on_validation)
+    patients = RankedPatients(samples, codes, ranked, prepared.train_visits(codes), others)
     sections = {name_of(section): section.measure(patients) for section in SECTIONS}
     severity = target_severity(setting.rows, samples)
-    probabilities = calibration.measure(model, tokenizer, ranking, samples, setting.validation, batch_size, severity)
+    probabilities = calibration.measure(model.config, ranking, samples, validation, setting.validation, severity)
     if probabilities is not None:
         sections["calibration"] = probabilities
     all_ranked = len(codes) == len(prepared.codes)

@@ -78,7 +78,7 @@ class Metrics(_Required, _Optional, Sections):
 
 
 KEYS = (*_Required.__annotations__, *_Optional.__annotations__, *Sections.__annotations__)  # in the order of the file
-SIGNED = ("difference", "interval")
+SIGNED = ("difference", "interval", "correlation")
 
 
 def build_metrics(**parts: Any) -> Metrics:

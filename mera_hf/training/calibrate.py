@@ -9,6 +9,7 @@ from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.conformal import fit_to_ranking
 from mera_hf.evaluation.metrics import evaluate_ranking, ks_up_to
+from mera_hf.evaluation.rankings.fit import value_rule
 from mera_hf.evaluation.rankings.model import model_patients, rank_samples
 from mera_hf.evaluation.rankings.reference import fit_threshold
 from mera_hf.training.wrapped import base_model, tokenizer_of
@@ -17,7 +18,6 @@ from mera_hf.training.wrapped import base_model, tokenizer_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
 
@@ -178,43 +178,6 @@ def fit_cut(
     # Just below the lowest value that belongs in a set
     config.eov_value = float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))
     return len(samples)
-
-
-def value_rule(probabilities: np.ndarray, candidates: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What naming a code is worth for weighted F1, as `weight * (probability - threshold)` (this project's choice).
-
-    Weighted F1 is sum_c S_c 2 TP_c / (P_c + S_c) up to a factor, with S_c patients who have the code, P_c predicted to
-    have it, and TP_c both. To first order, one more prediction of probability p adds
-    2 S_c / (P_c + S_c) * (p - TP_c / (P_c + S_c)): a weight and a threshold for each code. Both depend on the
-    predictions and these on them, so averaged steps find a fixed point. Counts are expected ones, not true codes.
-
-    Args:
-        probabilities (`np.ndarray` of shape (patients, codes)): P(code in the next visit).
-        candidates (`np.ndarray` of shape (patients, K)): code indices that may be predicted.
-        sizes (`np.ndarray` of shape (patients,)): number of codes to predict for each patient.
-
-    Returns:
-        weight and threshold of each code, float32 of shape (codes,).
-    """
-    import numpy as np
-
-    codes = probabilities.shape[1]
-    chances = np.take_along_axis(probabilities, candidates, axis=1).astype(np.float64)  # (patients, K)
-    support = probabilities.sum(axis=0, dtype=np.float64)
-    weight, threshold = np.ones(codes), np.zeros(codes)
-    predicted, hits = np.zeros(codes), np.zeros(codes)
-    for step in range(30):
-        values = weight[candidates] * (chances - threshold[candidates])
-        places = np.argsort(np.argsort(-values, axis=1, kind="stable"), axis=1)
-        chosen = places < sizes[:, None]
-        now = np.bincount(candidates[chosen], minlength=codes)
-        right = np.bincount(candidates[chosen], weights=chances[chosen], minlength=codes)
-        share = 2 / (step + 2)
-        predicted, hits = predicted + share * (now - predicted), hits + share * (right - hits)
-        # Adding one to each count keeps very rare codes near the average
-        threshold = hits / (predicted + support + 1)
-        weight = 2 * (support + 1) / (predicted + support + 2)
-    return weight.astype(np.float32), threshold.astype(np.float32)
 
 
 def measure(ranking: ModelRanking | None, samples: Sequence[Sample]) -> dict[str, float]:

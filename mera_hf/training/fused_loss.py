@@ -146,7 +146,7 @@ class _Chunk:
     def forward(self, decisions: slice, targets: DecisionTargets) -> tuple[Tensor, Tensor, list, list, Tensor]:
         """What `Pools.reduce` takes: true logits (M, p), EOV logits (p,), log-sum-exps of the false codes of each segment
         (S, p) at each temperature, at each fine level the logits of rivals (N,), and whose they are (N,), and by how much
-        false codes are above EOV, (p,)."""
+        false codes are above EOV, (p,), of which EOV alone gets a gradient."""
         chunk = self.hidden[decisions]
         self.width = len(chunk)
         z = self.z = self._buffer("z", self.codes + 2)
@@ -168,10 +168,10 @@ class _Chunk:
         level = z[-2].clone()
         z.scatter_(0, targets.codes, -torch.inf)
         excess = torch.zeros_like(eov)
-        self.above = []  # for each tile, which false codes are above EOV, (c, p)
+        self.above = torch.zeros_like(eov)  # number of false codes above EOV, (p,)
         for tile in self.tiles if self.excess else ():
             over = torch.sub(z[tile.codes], level, out=self._buffer("of_code", len(tile.segment_of)))
-            self.above.append(over > 0)
+            self.above += (over > 0).sum(0)
             excess += over.clamp_(min=0).sum(0)
         excess /= _LOG2E
         places = [self.hierarchy.rivals(level, targets.codes) for level in self.hierarchy.fine]
@@ -207,12 +207,9 @@ class _Chunk:
             if len(self.powers) > 1:
                 self.powers[-1][tile.codes].add_(self.powers[0][tile.codes])
         z = self.z
-        for tile, above in zip(self.tiles, self.above, strict=False):
-            z[tile.codes] += above * excess
-            eov = eov - above.sum(0) * excess
         for place, slope in zip(self.places, rivals, strict=True):
             z.view(-1).index_add_(0, place, slope)
-        z[-2] = eov
+        z[-2] = eov - self.above * excess
         z.scatter_(0, targets.codes, true)
         z[-1] = 0.0
         if terms_grad is not None:

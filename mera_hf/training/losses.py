@@ -90,7 +90,8 @@ class Pools:
             `(M, P)`, and over N for the whole space, `(P,)`; -inf for none.
         runs (`dict[str, Tensor]`): log sum exp(s_n / tau) over the false codes n of each run of each coarse level, `(R, P)`.
         false (`Tensor` of shape `(P,)`): log sum exp(s_n) over all false codes n; -inf for none.
-        excess (`Tensor` of shape `(P,)`, *optional*): sum of max(0, s_n - e) over all false codes n.
+        excess (`Tensor` of shape `(P,)`, *optional*): sum of max(0, s_n - e) over all false codes n, whose logits get
+            no gradient from it.
         tau (`float`): temperature of the contrast that these were reduced with; the losses divide the true logits by it.
     """
 
@@ -155,7 +156,7 @@ class Pools:
         places = [hierarchy.rivals(level, targets.codes) for level in hierarchy.fine]
         rivals = [(false.flatten()[place], owner) for place, owner in places]
         true = logits.gather(0, targets.codes).masked_fill(targets.codes > hierarchy.num_codes, 0.0)
-        excess = (false[: hierarchy.num_codes] - logits[-2]).clamp(min=0).sum(0)
+        excess = (false[: hierarchy.num_codes].detach() - logits[-2]).clamp(min=0).sum(0)
         return cls.reduce(true, logits[-2], segments, rivals, targets, hierarchy, tau, excess)
 
 
@@ -217,11 +218,12 @@ def confidence_loss(pools: Pools, targets: DecisionTargets, form: str) -> Tensor
         form: `"atlop"`, the formula above, `"zlpr"`: log(1 + sum_N exp(s - e)) + log(1 + sum_Y exp(e - s)), or `"count"`
             (this project's choice): by how much codes are on the wrong side of EOV. Its slope in e is the number of true
             codes less the number of codes above EOV, so that EOV learns to stand where the ranking is as long as the visit.
+            The logits of the codes get no gradient: the ranking is left to L_CL.
     """
     eov = pools.eov[None]  # (1, P)
     if form == "count":
         assert pools.excess is not None
-        missing = torch.where(targets.true, (eov - pools.true).clamp(min=0), 0.0).sum(0)
+        missing = torch.where(targets.true, (eov - pools.true.detach()).clamp(min=0), 0.0).sum(0)
         return (pools.excess + missing) / targets.true.sum(0).clamp(min=1)
     below = _softplus(pools.false - pools.eov)
     if form == "zlpr":

@@ -20,6 +20,11 @@ from mera_hf.evaluation.sections import calibration, coverage
 from mera_hf.training.calibrate import calibrate, measure
 
 
+def measured_of(model, tokenizer, ranking, samples, validation, **options):
+    other = rank_samples(model, tokenizer, validation)
+    return calibration.measure(model.config, ranking, samples, other, validation, **options)
+
+
 @pytest.fixture(scope="module")
 def measured():
     """A model calibrated on some patients, its section on others, and what it ranked."""
@@ -29,7 +34,7 @@ def measured():
     fit_conformal(model, tokenizer, rows)
     validation, samples = (prediction_samples(chosen, CODES) for chosen in (rows, patients(80, seed=2)))
     ranking = rank_samples(model, tokenizer, samples)
-    section = calibration.measure(model, tokenizer, ranking, samples, validation)
+    section = measured_of(model, tokenizer, ranking, samples, validation)
     return model, tokenizer, validation, samples, ranking, section
 
 
@@ -98,7 +103,7 @@ def test_conformal_sets_of_the_checkpoint_are_measured(measured):
     assert entry["reached"] == pytest.approx(1 - missed.mean())
     older = copy.deepcopy(model)
     older.config.conformal = None
-    again = calibration.measure(older, tokenizer, ranking, samples, validation)["conformal"]
+    again = measured_of(older, tokenizer, ranking, samples, validation)["conformal"]
     assert again["source"] == "evaluation" and again["visits"]["0.8"]["reached"] == entry["reached"]
     assert older.config.conformal is None
 
@@ -122,10 +127,10 @@ def test_few_patients_say_less_or_nothing(measured):
     model, tokenizer, validation, samples, ranking, _ = measured
     arrays = (ranking.probabilities, ranking.logits, ranking.eov_logits)
     few = type(ranking)(ranking.order[:19], Cut(ranking.set_sizes[:19], "EOV"), *(array[:19] for array in arrays))
-    assert calibration.measure(model, tokenizer, few, samples[:19], validation) is None
+    assert measured_of(model, tokenizer, few, samples[:19], validation) is None
     older = copy.deepcopy(model)
     older.config.conformal = None
-    section = calibration.measure(older, tokenizer, ranking, samples, validation[:10])
+    section = measured_of(older, tokenizer, ranking, samples, validation[:10])
     assert "temperature" not in section and "conformal" not in section and section["codes"]["ece"] > 0
     report = {"metrics": metrics_dict(calibration=section)}
     assert coverage.table(report["metrics"]) is None and coverage.blocks(report) == []
@@ -134,7 +139,7 @@ def test_few_patients_say_less_or_nothing(measured):
 def test_empty_sets_have_no_figures(measured):
     model, tokenizer, validation, samples, ranking, _ = measured
     empty = dataclasses.replace(ranking, cut=Cut(np.zeros_like(ranking.set_sizes), "EOV"))
-    section = calibration.measure(model, tokenizer, empty, samples, validation)
+    section = measured_of(model, tokenizer, empty, samples, validation)
     assert "set" not in section and "set_before" not in section
     metrics = metrics_dict(calibration=section)
     assert calibration.of_sets(metrics) is None
@@ -206,7 +211,7 @@ def test_the_report_shows_the_drg_severity_of_the_visit(measured):
 
     model, tokenizer, validation, samples, ranking, plain = measured
     severity = np.tile([1, 2, 3, 4, np.nan], len(samples) // 5)
-    section = calibration.measure(model, tokenizer, ranking, samples, validation, drg_severity=severity)
+    section = measured_of(model, tokenizer, ranking, samples, validation, drg_severity=severity)
     assert section["severity"]["known"] == {"drg_severity": 64}
     assert [(group["drg_severity"], group["patients"]) for group in section["severity"]["drg_groups"]] == [
         *(("1", 16), ("2", 16), ("3", 16), ("4", 16))

@@ -50,7 +50,7 @@ def zlpr(s, e, true, given):
 
 
 def count(s, e, true, given):
-    zero = torch.zeros_like(e)
+    zero, s = torch.zeros_like(e), s.detach()
     over = [torch.maximum(zero, s[code] - e) for code in false_codes(s, true, given)]
     under = [torch.maximum(zero, e - s[code]) for code in true]
     return sum([zero, *over, *under]) / max(1, len(true))

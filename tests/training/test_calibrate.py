@@ -20,7 +20,6 @@ from mera_hf.training.calibrate import (
     calibrate_and_measure,
     fit_cut,
     measure,
-    value_rule,
 )
 from mera_hf.training.checkpoints import wrap_with_adapter
 from mera_hf.training.from_scratch import word_tokenizer
@@ -149,39 +148,6 @@ def test_saved_with_the_checkpoint(calibrated, tmp_path):
     theirs = rank_samples(AutoModel.from_pretrained(tmp_path), tokenizer, samples)
     assert np.array_equal(ours.order, theirs.order) and np.array_equal(ours.set_sizes, theirs.set_sizes)
     assert measure(ours, samples) == evaluate_ranking(theirs.order, theirs.set_sizes, samples, [10])
-
-
-def expected_f1(chances: np.ndarray, chosen: np.ndarray) -> float:
-    """Weighted F1 of expected counts, up to a factor: sum_c S_c 2 TP_c / (P_c + S_c)."""
-    support, predicted, hits = chances.sum(0), chosen.sum(0), (chances * chosen).sum(0)
-    return float((support * 2 * hits / (predicted + support)).sum() / support.sum())
-
-
-def first_places(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return (-values).argsort(1, kind="stable").argsort(1) < sizes[:, None]
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_values_name_codes_to_the_good_of_weighted_f1(seed):
-    """Prevalent codes fill every patient's first places; the rule gives way to rarer ones that lose less precision."""
-    draw = np.random.default_rng(seed)
-    prevalence = draw.normal(-2.5, 1.5, size=30)
-    chances = 1 / (1 + np.exp(-(prevalence + draw.normal(0, 1.5, size=(300, 30)))))
-    sizes = draw.integers(1, 6, size=300)
-    everyone = np.tile(np.arange(30), (300, 1))
-    weight, threshold = value_rule(chances.astype(np.float32), everyone, sizes)
-    assert weight.shape == threshold.shape == (30,) and weight.dtype == threshold.dtype == np.float32
-    assert (weight > 0).all() and (weight <= 2).all() and (threshold >= 0).all() and (threshold < 1).all()
-    by_value = first_places(weight * (chances - threshold), sizes)
-    by_chance = first_places(chances, sizes)
-    assert (by_value.sum(1) == sizes).all()
-    assert expected_f1(chances, by_value) > expected_f1(chances, by_chance)
-
-
-def test_values_of_codes_alike_leave_the_order_alone():
-    chances = np.tile(np.array([[0.5, 0.4, 0.3], [0.4, 0.3, 0.5], [0.3, 0.5, 0.4]], dtype=np.float32), (20, 1))
-    weight, threshold = value_rule(chances, np.tile(np.arange(3), (60, 1)), np.ones(60, dtype=int))
-    assert weight == pytest.approx(weight[0]) and threshold == pytest.approx(threshold[0])
 
 
 def test_sets_of_a_known_coverage_are_fitted_to_the_calibrated_ranking(calibrated):

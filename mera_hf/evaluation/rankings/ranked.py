@@ -53,6 +53,10 @@ class Ranking:
         """Number of codes in each patient's set, if there is a cut."""
         return None if self.cut is None else self.cut.sizes
 
+    def as_trained(self) -> Ranking:
+        """The ranking without what was fitted on validation to improve it."""
+        return self
+
 
 @dataclass(frozen=True)
 class ModelRanking(Ranking):
@@ -72,6 +76,14 @@ class ModelRanking(Ranking):
     def set_sizes(self) -> np.ndarray:
         """Number of codes in each patient's set."""
         return self.cut.sizes
+
+    def as_trained(self) -> Ranking:
+        """In the order of the logits, with the shares of the softmax as probabilities, cut at EOV's own logit."""
+        import numpy as np
+
+        by_logit = np.argsort(-self.logits, axis=1, kind="stable")
+        order, shares = (np.take_along_axis(each, by_logit, axis=1) for each in (self.order, self.shares()))
+        return Ranking(order, Cut((self.margins() > 0).sum(axis=1), "EOV"), shares)
 
     def margins(self) -> np.ndarray:
         """Code logit minus EOV logit, (patients, K)."""
@@ -101,12 +113,14 @@ class RankedPatients:
         rankings (`dict[str, Ranking]`): one per ranker, including `mera`, with one row per sample. They must have
             passed `evaluate_ranking`, which refuses malformed ones.
         train_visits (`Sequence[int]`, *optional*): for each candidate code, how many training visits hold it.
+        validation (`RankedPatients`, *optional*): the validation patients, with the same rankers.
     """
 
     samples: Sequence[Sample]
     codes: Sequence[str]
     rankings: dict[str, Ranking]
     train_visits: Sequence[int] = ()
+    validation: RankedPatients | None = None
 
     def __len__(self) -> int:
         return len(self.samples)

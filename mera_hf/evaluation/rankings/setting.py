@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -91,12 +91,10 @@ class Setting:
         """The last visits of the validation patients."""
         return self.prepared.samples("validation", codes=self.codes)
 
-    def reference_rankings(self) -> Iterator[tuple[str, Ranking]]:
-        """Fit the reference rankers on the train split, and let each rank the samples."""
+    def fit_references(self) -> dict[str, Callable[[Sequence[Sample]], Ranking]]:
+        """The reference rankers, fitted on the train split, see `reference.fit_references`."""
         train = self.prepared.samples("train", "every", self.codes)
-        fitted = fit_references(train, len(self.codes), self.validation or train, self.seed, self.references)
-        for name, rank in fitted.items():
-            yield name, rank(self.samples)
+        return fit_references(train, len(self.codes), self.validation or train, self.seed, self.references)
 
     def described(self, history: str, candidates: str, recipe: str | None) -> dict[str, Any]:
         """The parts `dataset`, `protocol` and `run` of a `metrics.json`; `run` has the time since opening."""

@@ -15,16 +15,18 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any, TypedDict
 
-from mera_hf.evaluation.sections import coarse, distance, fairness, heart_failure, strata
+from mera_hf.evaluation.sections import alike, coarse, cuts, distance, fairness, heart_failure, strata
 from mera_hf.evaluation.sections.findings import Finding
 
 
-SECTIONS = (strata, fairness, coarse, distance, heart_failure)  # in the order of a page
+SECTIONS = (alike, cuts, strata, fairness, coarse, distance, heart_failure)  # in the order of a page
 
 
 class Sections(TypedDict, total=False):
     """What a `metrics.json` holds besides the rankers' figures; each module's docstring describes its part."""
 
+    alike: dict[str, Any]  # every ranker after the same fit, see `alike.py`
+    cuts: dict[str, Any]  # where MERA's ranking is cut, see `cuts.py`
     strata: dict[str, Any]  # within groups of patients and codes, see `strata.py`
     fairness: dict[str, Any]  # gaps between groups of patients, see `fairness.py`
     coarse: dict[str, Any]  # rankings of groups of codes, see `coarse.py`

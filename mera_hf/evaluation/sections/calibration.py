@@ -24,7 +24,6 @@ from mera_hf.data.samples import Sample
 from mera_hf.errors import InputError
 from mera_hf.evaluation import plots
 from mera_hf.evaluation.conformal import FEWEST, KINDS, conformal_thresholds
-from mera_hf.evaluation.rankings.model import rank_samples
 from mera_hf.evaluation.reliability import (
     BINS,
     Reliability,
@@ -40,33 +39,31 @@ from mera_hf.evaluation.sections.severity import comorbidities, eov_measures, hi
 
 if TYPE_CHECKING:
     import numpy as np
-    from transformers import PreTrainedTokenizerBase
 
+    from mera_hf.configuration_mera import MeraConfig
     from mera_hf.evaluation.rankings.ranked import ModelRanking
-    from mera_hf.modeling_mera import MeraForDiagnosis
 
 LABEL, HEADING = "Calibration", "Are the probabilities right?"
 FIRST = 40  # codes of each patient that a reader may see
 
 
 def measure(
-    model: MeraForDiagnosis,
-    tokenizer: PreTrainedTokenizerBase,
+    config: MeraConfig,
     ranking: ModelRanking,
     samples: Sequence[Sample],
+    other: ModelRanking | None,
     validation: Sequence[Sample],
-    batch_size: int = 64,
     drg_severity: np.ndarray | None = None,
 ) -> dict[str, Any] | None:
     """Measure calibration, coverage and what EOV knows, on patients that were not used for fitting.
 
     Args:
-        model (`MeraForDiagnosis`), tokenizer (`PreTrainedTokenizerBase`): the checkpoint.
+        config (`MeraConfig`): of the checkpoint.
         ranking (`ModelRanking`): of all codes for the samples, by the checkpoint.
         samples (`Sequence[Sample]`): what was to be predicted.
-        validation (`Sequence[Sample]`): the last visits of the validation patients. The temperature is fitted on them,
-            and the conformal sets if the checkpoint has none. With fewer than 20 patients these are left out.
-        batch_size (`int`, defaults to 64): patients in a forward pass.
+        other (`ModelRanking`, *optional*), validation (`Sequence[Sample]`): the same of the last visits of the validation
+            patients. The temperature is fitted on them, and the conformal sets if the checkpoint has none. With fewer than
+            20 patients these are left out.
         drg_severity (`np.ndarray`, *optional*): severity of the visits to be predicted, see `target_severity`.
 
     Returns:
@@ -74,7 +71,6 @@ def measure(
     """
     if len(samples) < FEWEST:
         return None
-    config = model.config
     truth = places_hit(ranking.order, samples)  # (patients, codes)
     sizes, margins, shares = ranking.set_sizes, ranking.margins(), ranking.shares()
     fitted = _reliabilities(ranking.probabilities, truth, sizes)
@@ -92,8 +88,7 @@ def measure(
     measures |= {"set_size": sizes, "true_size": truth.sum(axis=1), "history_codes": history_sizes(samples)}
 
     thresholds, source = config.conformal, "checkpoint"
-    if len(validation) >= FEWEST:
-        other = rank_samples(model, tokenizer, validation, batch_size, "validation")
+    if other is not None and len(validation) >= FEWEST:
         other_truth = places_hit(other.order, validation)
         temperature, offset = fit_temperature(other.margins(), other_truth)
         parts = _reliabilities(_sigmoid((margins - offset) / temperature), truth, sizes)

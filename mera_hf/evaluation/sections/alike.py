@@ -1,0 +1,113 @@
+"""The section `alike` of `metrics.json`: every ranker as it was trained, and after the same fit on validation.
+
+    {"patients": n, "as_trained" | "fitted": {"rankers": {ranker: {metric: value}}},
+     "lead": {metric: {"over": ranker, "difference", "interval"}}}
+
+`patients` are those of validation, which the fit learned from, see [`~mera_hf.evaluation.rankings.fit.Fit`]. As trained,
+MERA's codes stand in the order of their logits, cut at EOV's own logit, and the references are cut at a threshold. `lead` is
+MERA minus the best other ranker, both after the fit, with a paired 95 % bootstrap interval over patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mera_hf.blocks import Block, Paragraph, Row, Table
+from mera_hf.evaluation.bootstrap import percentiles, resampled
+from mera_hf.evaluation.figures import (
+    columns_of,
+    heading_of,
+    mean_of,
+    ranker_rows,
+    signed_points,
+    title_of,
+)
+from mera_hf.evaluation.rankings.fit import Fit
+from mera_hf.evaluation.rankings.ranked import RankedPatients
+from mera_hf.evaluation.tally import tally_ranking
+
+
+LABEL, HEADING = "Fitted alike", "Every ranker as trained, and after the same fit"
+COUNTS = ("patients",)
+KS = (10, 20)
+METRICS = (
+    *("weighted_f1", "weighted_f1_eov", "micro_f1", "micro_f1_eov", "macro_f1"),
+    *("recall@10", "recall@20", "ndcg@20", "map", "mean_set_size"),
+)
+LEADS = ("weighted_f1", "weighted_f1_eov", "micro_f1", "micro_f1_eov", "ndcg@20", "map")  # what the fit can change
+FEWEST = 20  # patients of validation that the fit needs
+
+
+def measure(patients: RankedPatients) -> dict[str, Any]:
+    """The section, with all rankers; empty without rankings of at least 20 validation patients.
+
+    Args:
+        patients (`RankedPatients`): with `validation`.
+    """
+    validation = patients.validation
+    if validation is None or len(validation) < FEWEST:
+        return {}
+    n_codes = len(patients.codes)
+    ks = [k for k in KS if k <= n_codes]
+    tallies: dict[str, dict] = {"as_trained": {}, "fitted": {}}
+    for name, ranking in patients.rankings.items():
+        trained = ranking.as_trained()
+        fit = Fit(n_codes).learn(validation.rankings[name].as_trained(), validation.samples)
+        for way, answer in (("as_trained", trained), ("fitted", fit.apply(trained, patients.samples))):
+            tallies[way][name] = tally_ranking(answer.order, answer.set_sizes, patients.samples, ks)
+    figures = {way: {name: tally.measure() for name, tally in of.items()} for way, of in tallies.items()}
+    section: dict[str, Any] = {"patients": len(validation)}
+    section |= {
+        way: {"rankers": {name: {m: found[m] for m in METRICS if m in found} for name, found in of.items()}}
+        for way, of in figures.items()
+    }
+    others = [name for name in patients.rankings if name != "mera"]
+    if "mera" in patients.rankings and others:
+        drawn = {name: resampled([tally]) for name, tally in tallies["fitted"].items()}
+        section["lead"] = {}
+        for metric in LEADS:
+            over = max(others, key=lambda name: figures["fitted"][name].get(metric, -1.0))
+            if metric in figures["fitted"]["mera"] and metric in figures["fitted"][over]:
+                section["lead"][metric] = {
+                    "over": over,
+                    "difference": figures["fitted"]["mera"][metric] - figures["fitted"][over][metric],
+                    "interval": percentiles(drawn["mera"][metric] - drawn[over][metric]),
+                }
+    return section
+
+
+def blocks(report: Mapping[str, Any]) -> list[Block]:
+    """The section of a page."""
+    found = table(report["metrics"])
+    lead = (
+        "Weighted F1 rewards whoever knows how likely each code is, how much naming it adds and where to stop, and that "
+        "can be learned on top of any ranking. Here every ranker has learned it on the same validation patients."
+    )
+    says = [Paragraph(text) for text in sentences(report["metrics"])]
+    return [Paragraph(lead), found, *says] if found else []
+
+
+def table(metrics: Mapping[str, Any]) -> Table | None:
+    """All rankers, as trained and after the fit."""
+    section = metrics.get("alike", {})
+    if not section:
+        return None
+    columns = columns_of(section["fitted"]["rankers"].values(), METRICS)
+    rows = []
+    for way, title in (("as_trained", "as trained"), ("fitted", "after the same fit for all")):
+        rows += [Row(title, kind="group"), *ranker_rows(section[way]["rankers"], columns)]
+    caption = f"Rankers as trained, and after the same fit on {section['patients']:,} validation patients, percent"
+    return Table(caption, ["ranker", *map(heading_of, columns)], rows)
+
+
+def sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """MERA less the best other ranker after the fit, each with its interval."""
+    told = []
+    for metric, lead in metrics.get("alike", {}).get("lead", {}).items():
+        if "over" in lead:  # merged runs may differ in which other ranker is best
+            ends = "" if "interval" not in lead else ", {} to {}".format(*map(signed_points, lead["interval"]))
+            told.append(
+                f"{heading_of(metric)} {signed_points(mean_of(lead['difference']))} ({title_of(lead['over'])}{ends})"
+            )
+    return [f"After the same fit for all, MERA less the best other ranker, points: {'; '.join(told)}."] if told else []
