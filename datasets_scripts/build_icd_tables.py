@@ -182,10 +182,11 @@ def gem_table(
             title = nodes[target][mapped][1].lower()
             # As a whole, not in its side or site: "Heart failure, unspecified", not "Fracture of unspecified rib".
             unspecified = title.startswith("unspecified ") or title.endswith(" unspecified")
-            return (code, mapped) not in comes_back, not unspecified, len(mapped), order[mapped]
+            return not unspecified, len(mapped), order[mapped]
 
-        def join(mark: str, mapped: set[str]) -> str:
-            return mark.join(nodes[target][code][0] for code in sorted(mapped, key=place))
+        def join(mark: str, choices: set[str]) -> str:
+            equal = {mapped for mapped in choices if (code, mapped) in comes_back} or choices
+            return mark.join(nodes[target][mapped][0] for mapped in sorted(equal, key=place))
 
         if alone := [row for row in found if row["combination"] == "0"]:
             best = min(row["approximate"] for row in alone)

@@ -71,7 +71,7 @@ def normalize_codes(records: Records, unknown: str) -> tuple[pl.DataFrame, list[
     return distinct, unknown_codes, dropped
 
 
-def map_codes(codes: pl.DataFrame, to: str) -> tuple[pl.DataFrame, dict[str, int]]:
+def map_codes(codes: pl.DataFrame, to: str) -> tuple[pl.DataFrame, int, dict[str, int]]:
     """Map the codes of the other version to version `to` (`"ICD9CM"` or `"ICD10CM"`), as [`gem_map`] does.
 
     Among equal targets it takes the one that most visits of `codes` record, whether or not they enter the cohort: the
@@ -83,20 +83,18 @@ def map_codes(codes: pl.DataFrame, to: str) -> tuple[pl.DataFrame, dict[str, int
 
     Returns:
         the frame `visit`, `code`, again without duplicates, the codes of a combination in the place of the one that they
-        stand for; and what became of the rows, in words, with their count: how many have no counterpart and are dropped,
-        are added by combinations, and are merged with a row of their visit. `codes.height` less the first, plus the
-        second, less the third, is the height of the frame.
+        stand for; how many rows the combinations add; what was dropped, in words, with its count.
     """
     counts = {code: count for code, count in codes["code"].value_counts().iter_rows() if code.startswith(f"{to}:")}
     distinct = codes["code"].unique()
     targets = [[code] if code in counts else gem_map(code, to, counts) for code in distinct]
     table = pl.DataFrame({"code": distinct, "target": pl.Series(targets, dtype=pl.List(pl.String))})
-    mapped = codes.join(table, on="code", how="left", maintain_order="left")
-    without = mapped.filter(pl.col("target").list.len() == 0).height
-    rows = mapped.select("visit", pl.col("target").alias("code")).explode("code").drop_nulls("code")
-    merged = rows.unique(maintain_order=True)
-    return merged, {
-        f"codes without a counterpart in {to}": without,
-        "codes added by combinations": rows.height - (codes.height - without),
-        "codes merged by the map within a visit": rows.height - merged.height,
+    joined = codes.join(table, on="code", how="left", maintain_order="left")
+    found = joined.filter(pl.col("target").list.len() > 0)
+    mapped = found.select("visit", pl.col("target").alias("code")).explode("code")
+    merged = mapped.unique(maintain_order=True)
+    dropped = {
+        f"codes without a counterpart in {to}": codes.height - found.height,
+        "codes merged within a visit by the map": mapped.height - merged.height,
     }
+    return merged, mapped.height - found.height, dropped

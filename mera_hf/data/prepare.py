@@ -106,8 +106,8 @@ def prepare(
             CGL and Chet: a patient is dropped entirely if an admission has no code; MIMIC-IV from 2013 on.
         split (`str`, defaults to `"random"`): `"random"` is 70/10/20 by hash of the patient; `"field"` is the
             transductive split of CGL and Chet, for mimic3 and mimic4 (for mimic4, of 10,000 sampled patients).
-        icd (`str`, *optional*): `"9"` or `"10"` maps all codes to that version by the General Equivalence Maps,
-            `"keep"` leaves them. Defaults to `"9"` for `cohort="field"`, else to `"keep"`.
+        icd (`str`, *optional*): `"9"` or `"10"` maps all codes to that version by the General Equivalence Maps (see
+            [`~mera_hf.icd.gem_map`]), `"keep"` leaves them. Defaults to `"9"` for `cohort="field"`, else to `"keep"`.
         min_visits (`int`, defaults to 2): patients with fewer visits are left out.
         keep_single_visit (`bool`, defaults to `False`): keep patients below `min_visits`, in train only.
         sample (`int`, *optional*): draw this many patients of the cohort (seed 6669).
@@ -146,9 +146,10 @@ def prepare(
         records = source_module(source).read(None if data_dir is None else Path(data_dir))
         progress.update()
         codes, unknown_codes, dropped = normalize_codes(records, choices.unknown)
+        added = 0
         if choices.icd != "keep":
-            codes, without = map_codes(codes, NUMBERS[choices.icd])
-            dropped |= without
+            codes, added, unmapped = map_codes(codes, NUMBERS[choices.icd])
+            dropped |= unmapped
         progress.update()
         rows, left_out = select_cohort(
             records,
@@ -158,6 +159,7 @@ def prepare(
             keep_single_visit=choices.keep_single_visit,
             sample=choices.sample,
         )
+        code_rows = None if choices.icd == "keep" else _code_rows(records, codes, rows, added, dropped)
         dropped = {what: int(count) for what, count in (left_out | dropped).items()}
         progress.update()
         tables = _split(rows, choices)
@@ -181,6 +183,7 @@ def prepare(
                 "code_rows": records.codes.height,
             },
             dropped=dropped,
+            code_rows=code_rows,
             unknown_codes=unknown_codes,
             cohort=_cohort_counts(rows, len(vocabulary)),
             splits={
@@ -298,6 +301,21 @@ def _count_codes(rows: pl.DataFrame, train: pl.DataFrame) -> list[dict]:
         patients, visits = counts.get(code, (0, 0))
         vocabulary.append({"code": code, "description": describe(code), "patients": patients, "visits": visits})
     return vocabulary
+
+
+def _code_rows(
+    records: Records, codes: pl.DataFrame, rows: pl.DataFrame, added: int, dropped: dict[str, int]
+) -> dict[str, int]:
+    """The `code_rows` of [`PrepareReport`]: from the records to the mapped `codes`, of which the cohort's `rows` hold some;
+    `dropped` is what normalising and mapping dropped."""
+    used = int(rows.select(pl.col("visits").explode().struct.field("codes").list.len().sum()).item())
+    return {
+        "read": records.codes.height,
+        **{what: -count for what, count in dropped.items()},
+        "codes added by combinations": added,
+        "codes left out with their visits": used - codes.height,
+        "used": used,
+    }
 
 
 def _cohort_counts(rows: pl.DataFrame, codes: int) -> dict:

@@ -76,13 +76,12 @@ def gem_map(code: str, to: str, counts: Mapping[str, int] | None = None) -> list
     """The codes of version `to` that together stand for `code`: one, or all codes of a combination.
 
     `ICD10CM:I10` is 401.9; `ICD10CM:R65.21` is 785.52 and 995.92. Where the map gives a choice, an exact target goes
-    before approximate ones, and targets that stand alone go before combinations. Which of the targets that are equal in
-    this is taken is this project's choice:
+    before approximate ones, targets that stand alone before combinations, and targets that the opposite map sends back to
+    `code` before others. Which of those that are equal in this is taken is this project's choice:
 
     1. the one that `counts` names most often;
     2. the ICD-9-CM code that most Medicare claims record (DE-SynPUF, which comes with the package);
-    3. one that the opposite map sends back to `code`;
-    4. one whose title begins or ends with "unspecified", then the shorter code, then the first in the tree.
+    3. one whose title begins or ends with "unspecified", then the shorter code, then the first in the tree.
 
     Equal combinations compare by their rarest code, then by the number of their scenario.
 
