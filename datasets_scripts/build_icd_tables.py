@@ -200,6 +200,7 @@ def gem_table(
         )
 
     def without_map(code: str) -> list[dict]:
+        # What is sent to `code` together with other codes stands for it alone.
         named = [row for row in named_by[code] if row[target] in order]
         alone = [row for row in named if row["combination"] == "0"]
         return [{**row, "combination": "0"} for row in alone or named]

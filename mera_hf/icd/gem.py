@@ -91,8 +91,8 @@ def gem_map(code: str, to: str, counts: Mapping[str, int] | None = None) -> list
     - A code for which the map says that there is none: one of the codes that the opposite map sends to it, alone or in a
       combination. `ICD9CM:E934.2` is T45.515A, which the opposite map sends to 995.29 and E934.2.
     - A code broader than those that the map lists: the narrowest node that is or contains the targets of the codes below
-      it; where these lie in several categories, of those in the category that is recorded most. `ICD9CM:585` is N18,
-      `ICD9CM:427` is I48. The node need not be billable.
+      it, of a combination its first code; where these lie in several categories, those in the category that is recorded
+      most. `ICD9CM:585` is N18, `ICD9CM:427` is I48.9. The node need not be billable.
     - Any other code that the map does not list (of another year): the targets of its nearest relative. That is the code
       above it if the map lists it, otherwise the sibling whose title shares the larger part of its words with that of
       `code`; among equals an unspecified one, then the nearest in the order of the tree. `ICD10CM:E78.00` is mapped as
