@@ -107,12 +107,11 @@ def dataset_card(report: PrepareReport, origin: Origin) -> str:
     if empty:
         parts += [f"No patient fell into {' and '.join(empty)}: the cohort is too small to measure anything on it."]
     parts += ["## Left out", _left_out(report)]
+    files = [(file["name"], f"{file['bytes']:,}", file["sha256"]) for file in report.raw_files]
     parts += [
         "## How it was made",
         _rows(("argument", "value"), [(name, str(value)) for name, value in arguments.items()]),
-        _rows(
-            ("raw file", "bytes", "sha256"), [(f["name"], f"{f['bytes']:,}", f["sha256"]) for f in report.raw_files]
-        ),
+        *([_rows(("raw file", "bytes", "sha256"), files)] if files else []),
         f"Fingerprint of the rows: `{report.fingerprint}`.",
         "## Origin and citation",
         *([f"<{origin.homepage}>"] if origin.homepage else []),
