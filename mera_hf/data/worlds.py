@@ -1,29 +1,38 @@
 """Worlds with a known truth: small synthetic cohorts in which one part of a method has something to find, and a control.
 
 All worlds draw their visits by the same steps, and each but the control plants one rule in one step. So a part that gains
-nothing in its own world is broken, and a part that gains in the control is wrong. All of it is this project's choice.
+nothing in its own world is broken or too weak, and a part that gains in the control is wrong. All of it is this project's
+choice.
 
-A patient has 2 visits or more (2 + a geometric number, 8 at most), 100 days apart: times tell nothing, and neither does the
-profile, which is empty. The codes are 4,000 billable ICD-10-CM codes, drawn from the seed: of four kinds, and no code is of
-two. A visit has six codes of the first three kinds and n of the fourth:
+A patient has 2 visits and a geometric number more (mean 1), 8 at most, 100 days apart: times tell nothing, and neither does
+the profile, which is empty. The codes are 4,000 billable ICD-10-CM codes, drawn from the seed, of four kinds; no code is of
+two kinds. "Any" means each with equal chance, drawn anew for every visit. A visit has:
 
-| kind | codes | what a visit has | the rule that is planted |
-|---|---|---|---|
-| family | 40 categories whose 3 to 5 children are all billable | a patient has two families for life, and a visit one child of each, any with equal chance | `siblings` |
-| quartet | 20 times four codes a, a', b, b' | a patient has one quartet for life, and a visit a or a' by a coin, and b or b' by another coin | `order` |
-| word | 14 words, each with 4 frequent and 100 rare codes whose descriptions have that word and none of the others | a patient has one word for life, and a visit one of its frequent codes, and one rare code of any word, each with equal chance | `meaning` |
-| background | all others, the r-th most common as likely as 1 / r (Zipf) | n codes: each is, with chance 0.6, one of the patient's earlier background codes, all with equal chance, and else a new one, by prevalence | `sizes`, in n |
+- Two family codes. A family is one of 40 categories whose 3 to 5 children are all billable. A patient has two families for
+  life, and a visit any child of each.
+- Two codes of a quartet, one of 20 times four codes a, a', b, b'. A patient has one quartet for life, and a visit any of a
+  and a', and any of b and b'.
+- Two codes of places. A place is one of 28, a part of the body and its side, and has 4 frequent and 20 rare codes whose
+  descriptions have its two words ("left" and "knee") and no other part or side. A patient has one place for life, and a visit
+  any frequent code of it, and any rare code of any place.
+- n background codes, of about 3,100, the r-th of which is as common as 1 / r (Zipf). Each of the n is, with chance 0.6, any
+  background code that the patient had in an earlier visit, where one is left, and otherwise one that the patient had not,
+  drawn by how common it is. No code comes twice in a visit. n is 6 exp(0.6 z), rounded, at least 1 and at most 30, with z
+  standard normal.
 
-n = 6 exp(0.6 z), rounded, at least 1 and at most 30, where z is standard normal and independent for every visit. That makes 13
-codes a visit on average, of which the patient had about half before.
+That makes 13 codes a visit on average, of which the patient had about half before. A rare code comes about 5 times among 1,000
+patients.
 
-| world | what is planted |
-|---|---|
-| `nothing` | Nothing: the control. |
-| `sizes` | z = sqrt(0.9) s + sqrt(0.1) e with one s for each patient and one e for each visit, both standard normal: the earlier visits tell how many codes come, and not which. |
-| `siblings` | The child of a family is the next one after that of the visit before, in the order of the tree, the first after the last. Two children never follow each other as they are. |
-| `meaning` | The rare code is of the patient's own word. |
-| `order` | a comes with b, and a' with b': from the history each is as likely as not, and within a visit one forces the other. |
+The worlds:
+
+- `nothing`, the control, is as above.
+- `sizes`: z = sqrt(0.9) s + sqrt(0.1) e, with one s for each patient and one e for each visit, both standard normal. The sizes
+  of the earlier visits tell how many codes come, and not which.
+- `siblings`: the child of a family is the next after that of the visit before, in the order of the tree, the first after the
+  last. Copying the history is wrong each time.
+- `meaning`: the rare code is of the patient's own place. Who reads the descriptions knows its company without having seen it;
+  the tree hides it, since a category holds many places.
+- `order`: a comes with b, and a' with b'. Within a visit one tells the other; the history leaves each at one half.
 
 The worlds of one seed share their codes and every draw: patient 17 of `order` differs from patient 17 of `nothing` in b and b'
 alone. A patient does not depend on how many are drawn.
@@ -34,7 +43,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,19 +60,21 @@ WORLDS = {
     "nothing": "Nothing is planted: the control of the other worlds.",
     "sizes": "Planted: the sizes of the earlier visits tell that of the next.",
     "siblings": "Planted: in some categories each visit has the child after that of the visit before.",
-    "meaning": "Planted: a rare code comes with the frequent codes whose descriptions share a word with its own.",
+    "meaning": "Planted: a rare code keeps the company of the frequent codes whose descriptions share its words.",
     "order": "Planted: in some pairs of codes each comes with the other, and the history tells neither.",
 }
 
 CODES = 4_000
 FAMILIES, CHILDREN, LASTING = 40, (3, 5), 2  # categories, least and most children, families of a patient
 QUARTETS = 20
-WORDS = (
+SIDES = ("left", "right")
+PARTS = (
     *("shoulder", "arm", "elbow", "forearm", "wrist", "hand", "finger"),
     *("hip", "thigh", "leg", "knee", "ankle", "foot", "toe"),
 )
-FREQUENT, RARE = 4, 100  # codes of a word
-FIXED = LASTING + 4  # codes of a visit beside the background: one of each family, two of the quartet, two of the word
+PLACES = tuple(product(SIDES, PARTS))
+FREQUENT, RARE = 4, 20  # codes of a place
+FIXED = LASTING + 4  # codes of a visit beside the background: one of each family, two of the quartet, two of the place
 REPEAT = 0.6
 MIDDLE, SPREAD, MOST = 6, 0.6, 30  # of the number of background codes
 LASTING_SIZE = 0.9  # share of the variance of z that is the patient's, in `sizes`
@@ -85,7 +97,7 @@ class World:
             into it, int64.
         families (`list[NDArray]`): the children of each family, in the order of the tree.
         quartets (`NDArray` of shape (20, 4)): a, a', b, b'.
-        frequent (`NDArray` of shape (14, 4)) and rare (`NDArray` of shape (14, 100)): the codes of each of `WORDS`.
+        frequent (`NDArray` of shape (28, 4)) and rare (`NDArray` of shape (28, 20)): the codes of each of `PLACES`.
         background (`NDArray` of shape (B,)): the others, most common first.
 
     Example:
@@ -104,7 +116,7 @@ class World:
         if seed < 0:
             raise InputError(f"`seed` is {seed}. Set 0 or more.")
         self.name, self.seed = name, seed
-        families, quartets, frequent, rare, background = _choose_codes(np.random.default_rng([seed, 0]))
+        families, quartets, frequent, rare, background = _choose_codes(seed)
         self.codes = sort_codes([*_flat(families), *_flat(quartets), *_flat(frequent), *_flat(rare), *background])
         self._index = {code: index for index, code in enumerate(self.codes)}
         self.families = [self._indices(family) for family in families]
@@ -148,14 +160,15 @@ class World:
 
         quartet = self.quartets[draw.integers(QUARTETS)]
         first, second = draw.integers(2, size=(2, visits))
-        word = draw.integers(len(WORDS))
-        frequent = self.frequent[word, draw.integers(FREQUENT, size=visits)]
-        words, rare = draw.integers(len(WORDS), size=visits), draw.integers(RARE, size=visits)
+        place = draw.integers(len(PLACES))
+        frequent = self.frequent[place, draw.integers(FREQUENT, size=visits)]
+        places, which = draw.integers(len(PLACES), size=visits), draw.integers(RARE, size=visits)
         if self.name == "order":
             second = first
         if self.name == "meaning":
-            words[:] = word
-        for visit, *codes in zip(written, quartet[first], quartet[2 + second], frequent, self.rare[words, rare]):
+            places[:] = place
+        rare = self.rare[places, which]
+        for visit, *codes in zip(written, quartet[first], quartet[2 + second], frequent, rare, strict=True):
             visit += codes
 
         had = np.zeros(len(self.background), dtype=bool)  # (B,)
@@ -203,7 +216,7 @@ class World:
     def probabilities(self, history: Sequence[Sequence[str]]) -> NDArray[np.float64]:
         """The chance of each code to be in the next visit: no ranker of the history can do better than by these.
 
-        Exact for families, quartets, words and repeated background codes. New background codes are in exact order, and
+        Exact for families, quartets, places and repeated background codes. New background codes are in exact order, and
         their chances those of a Poisson draw with the expected number of codes; the sum over all codes is
         `expected_size`.
 
@@ -228,9 +241,9 @@ class World:
                 else:
                     chances[family] = 1 / len(family)
         chances[self.quartets[last[self.quartets].any(axis=1)]] = 0.5
-        word = last[self.frequent].any(axis=1)
-        chances[self.frequent[word]] = 1 / FREQUENT
-        likely = self.rare[word] if self.name == "meaning" else self.rare
+        place = last[self.frequent].any(axis=1)
+        chances[self.frequent[place]] = 1 / FREQUENT
+        likely = self.rare[place] if self.name == "meaning" else self.rare
         chances[likely] = 1 / likely.size
 
         numbers = self._numbers(history)
@@ -250,33 +263,35 @@ def _flat(groups: Iterable[Iterable[str]]) -> list[str]:
     return [code for group in groups for code in group]
 
 
-def _choose_codes(draw: np.random.Generator) -> tuple[list, list, list, list, list[str]]:
-    """The codes of a world: families, quartets, frequent and rare codes of each word, background.
+@cache
+def _choose_codes(seed: int) -> tuple[list, list, list, list, list[str]]:
+    """The codes of a world: families, quartets, frequent and rare codes of each place, background.
 
-    The tree must not tell what the words tell: codes of a word come from categories that hold codes of three words or
-    more, and no category has both frequent and rare codes of one word. No other code has one of the words.
+    The tree must not tell what the words tell: codes of a place come from categories that hold three parts of the body or
+    more, left and right, and no category has both frequent and rare codes of one place. No other code names one of these
+    parts.
     """
-    tree = IcdTree.load(ICD10CM.name)
-    of_words: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))  # category -> word -> codes
-    plain: dict[str, list[str]] = defaultdict(list)  # category -> codes
+    draw, tree = np.random.default_rng([seed, 0]), IcdTree.load(ICD10CM.name)
+    of_places: dict[str, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    plain: dict[str, list[str]] = defaultdict(list)  # by category, as `of_places`
     for code in tree.codes(billable=True):
-        words = {*WORDS} & {*re.findall("[a-z]+", tree.description(code).lower())}
+        words = {*re.findall("[a-z]+", tree.description(code).lower())}
+        sides, parts = words.intersection(SIDES), words.intersection(PARTS)
         category = tree.ancestor(code, "category")
         assert category is not None  # a code is a category or below one
-        if not words:
+        if not parts:
             plain[category].append(code)
-        elif len(words) == 1:
-            of_words[category][words.pop()].append(code)
+        elif len(sides) == len(parts) == 1:
+            of_places[category][sides.pop(), parts.pop()].append(code)
 
     frequent, rare = [], []
-    mixed = [codes for codes in of_words.values() if len(codes) >= 3]
-    for word in WORDS:
-        # At most 16 of a category, so that a word is not one injury in all its variants
-        groups = [_some(draw, codes[word], 16) for codes in mixed if word in codes]
-        first, *others = (groups[at] for at in draw.permutation(len(groups)))
-        usual = [first, *others[: FREQUENT - 1]]
-        frequent.append([group[0] for group in usual])
-        rare.append(_some(draw, _flat(others[FREQUENT - 1 :]), RARE))
+    mixed = [codes for codes in of_places.values() if len({part for _, part in codes}) >= 3]
+    for place in PLACES:
+        # At most 6 of a category, so that a place is not one injury in all its variants
+        groups = [_some(draw, codes[place], 6) for codes in mixed if place in codes]
+        groups = [groups[at] for at in draw.permutation(len(groups))]
+        frequent.append([group[0] for group in groups[:FREQUENT]])
+        rare.append(_some(draw, _flat(groups[FREQUENT:]), RARE))
 
     least, most = CHILDREN
     candidates = [
@@ -289,7 +304,7 @@ def _choose_codes(draw: np.random.Generator) -> tuple[list, list, list, list, li
     # At most 4 of a category: else most codes would be injuries and their causes
     others = _some(draw, _flat(_some(draw, codes, 4) for codes in plain.values()))
     quartets = [others[4 * number : 4 * number + 4] for number in range(QUARTETS)]
-    taken = sum(map(len, families)) + len(WORDS) * (FREQUENT + RARE)
+    taken = sum(map(len, families)) + len(PLACES) * (FREQUENT + RARE)
     return families, quartets, frequent, rare, others[4 * QUARTETS : CODES - taken]
 
 
