@@ -105,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
     from mera_hf.data.prepare import prepare
 
     chosen = ("cohort", "split", "icd", "min_visits", "keep_single_visit", "sample", "seed", "unknown")
-    chosen += ("world", "patients", "overwrite")
-    report = prepare(args.source, args.data_dir, args.output_dir, **{name: getattr(args, name) for name in chosen})
+    options = {name: getattr(args, name) for name in (*chosen, "world", "patients", "overwrite")}
+    report = prepare(args.source, args.data_dir, args.output_dir, **options)
     print(report.table())
     print(f"\nwritten to {args.output_dir} (its README.md says what is in it)")
     if report.credentialed:
