@@ -116,12 +116,11 @@ def dataset_card(report: PrepareReport, origin: Origin) -> str:
             "targets the one that is recorded most, and all codes of a combination. The code rows:",
             _rows(("what", "rows"), [(what, f"{count:,}") for what, count in report.code_rows.items()]),
         ]
+    files = [(file["name"], f"{file['bytes']:,}", file["sha256"]) for file in report.raw_files]
     parts += [
         "## How it was made",
         _rows(("argument", "value"), [(name, str(value)) for name, value in arguments.items()]),
-        _rows(
-            ("raw file", "bytes", "sha256"), [(f["name"], f"{f['bytes']:,}", f["sha256"]) for f in report.raw_files]
-        ),
+        *([_rows(("raw file", "bytes", "sha256"), files)] if files else []),
         f"Fingerprint of the rows: `{report.fingerprint}`.",
         "## Origin and citation",
         *([f"<{origin.homepage}>"] if origin.homepage else []),

@@ -303,7 +303,7 @@ def test_visits_csv_dates_stay_dates_and_numbers_order_visits(tmp_path):
     assert visits("visits_csv", path)[0]["p"] == [(["ICD9CM:401.9"], None, None), (["ICD9CM:486"], None, None)]
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", [name for name, source in SOURCES.items() if not source.drawn])
 def test_every_source_ends_in_the_schema(raw, source):
     records = read(source, raw(source))
     codes, _, _ = normalize_codes(records, "drop")
