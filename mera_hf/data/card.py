@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import markdown_table, plain_table
 from mera_hf.data.prepared import PrepareReport
+from mera_hf.icd import NUMBERS, VERSIONS
 
 
 if TYPE_CHECKING:
@@ -107,12 +108,19 @@ def dataset_card(report: PrepareReport, origin: Origin) -> str:
     if empty:
         parts += [f"No patient fell into {' and '.join(empty)}: the cohort is too small to measure anything on it."]
     parts += ["## Left out", _left_out(report)]
+    if report.code_rows:
+        version = VERSIONS[NUMBERS[arguments["icd"]]].label
+        parts += [
+            "## Mapped codes",
+            f"All codes are written in {version}, those of the other version by the General Equivalence Maps: among equal "
+            "targets the one that is recorded most, and all codes of a combination. The code rows:",
+            _rows(("what", "rows"), [(what, f"{count:,}") for what, count in report.code_rows.items()]),
+        ]
+    files = [(file["name"], f"{file['bytes']:,}", file["sha256"]) for file in report.raw_files]
     parts += [
         "## How it was made",
         _rows(("argument", "value"), [(name, str(value)) for name, value in arguments.items()]),
-        _rows(
-            ("raw file", "bytes", "sha256"), [(f["name"], f"{f['bytes']:,}", f["sha256"]) for f in report.raw_files]
-        ),
+        *([_rows(("raw file", "bytes", "sha256"), files)] if files else []),
         f"Fingerprint of the rows: `{report.fingerprint}`.",
         "## Origin and citation",
         *([f"<{origin.homepage}>"] if origin.homepage else []),

@@ -8,7 +8,7 @@ import polars as pl
 
 from mera_hf.data.sources.records import Records
 from mera_hf.errors import InputError
-from mera_hf.icd import IcdTree, UnknownCodeError, gem_best
+from mera_hf.icd import IcdTree, UnknownCodeError, gem_map
 
 
 def _lookup(version: str, raw: str) -> str:
@@ -71,19 +71,30 @@ def normalize_codes(records: Records, unknown: str) -> tuple[pl.DataFrame, list[
     return distinct, unknown_codes, dropped
 
 
-def map_codes(codes: pl.DataFrame, to: str) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Map the codes of the other version to version `to` (`"ICD9CM"` or `"ICD10CM"`) by their best GEM target.
+def map_codes(codes: pl.DataFrame, to: str) -> tuple[pl.DataFrame, int, dict[str, int]]:
+    """Map the codes of the other version to version `to` (`"ICD9CM"` or `"ICD10CM"`), as [`gem_map`] does.
+
+    Among equal targets it takes the one that most visits of `codes` record, whether or not they enter the cohort: the
+    same raw tables are mapped alike whatever patients are chosen (this project's choice).
+
+    Args:
+        codes (`pl.DataFrame`): `visit`, `code`, without duplicates.
+        to (`str`): the version.
 
     Returns:
-        the frame `visit`, `code`, again without duplicates, and how many rows have no target and are dropped.
+        the frame `visit`, `code`, again without duplicates, the codes of a combination in the place of the one that they
+        stand for; how many rows the combinations add; what was dropped, in words, with its count.
     """
-    distinct = codes.select("code").unique()
-    targets = [code if code.startswith(f"{to}:") else gem_best(code, to=to) for code in distinct["code"]]
-    mapped = codes.join(
-        distinct.with_columns(pl.Series("target", targets, dtype=pl.String)),
-        on="code",
-        how="left",
-        maintain_order="left",
-    ).select("visit", pl.col("target").alias("code"))
-    dropped = {f"codes without a counterpart in {to}": mapped["code"].null_count()}
-    return mapped.drop_nulls("code").unique(maintain_order=True), dropped
+    counts = {code: count for code, count in codes["code"].value_counts().iter_rows() if code.startswith(f"{to}:")}
+    distinct = codes["code"].unique()
+    targets = [[code] if code in counts else gem_map(code, to, counts) for code in distinct]
+    table = pl.DataFrame({"code": distinct, "target": pl.Series(targets, dtype=pl.List(pl.String))})
+    joined = codes.join(table, on="code", how="left", maintain_order="left")
+    found = joined.filter(pl.col("target").list.len() > 0)
+    mapped = found.select("visit", pl.col("target").alias("code")).explode("code")
+    merged = mapped.unique(maintain_order=True)
+    dropped = {
+        f"codes without a counterpart in {to}": codes.height - found.height,
+        "codes merged within a visit by the map": mapped.height - merged.height,
+    }
+    return merged, mapped.height - found.height, dropped

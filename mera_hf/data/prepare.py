@@ -28,6 +28,9 @@ from mera_hf.files import describe_file, json_text, whole_folder
 from mera_hf.icd import NUMBERS, describe, sort_codes
 
 
+_OF_DRAWN = ("world", "patients")  # for sources that are drawn, not read
+
+
 @dataclass(frozen=True)
 class Choices:
     """The arguments of [`prepare`] that shape the dataset; they check themselves.
@@ -45,6 +48,8 @@ class Choices:
     sample: int | None
     seed: int
     unknown: str
+    world: str | None
+    patients: int | None
 
     def __post_init__(self):
         _one_of("source", self.source, SOURCES)
@@ -66,10 +71,19 @@ class Choices:
             raise InputError(
                 "split='field' has a fixed train set, so `keep_single_visit` cannot add to it. Set one of the two."
             )
+        drawn = SOURCES[self.source].drawn is not None
+        if drawn and self.world is None:
+            raise InputError(
+                f"`world` is missing. Name what is planted in the {self.source}, see `mera prepare --help`."
+            )
+        for name in _OF_DRAWN:
+            if not drawn and (value := getattr(self, name)) is not None:
+                raise InputError(f"`{name}` is {value!r}, and {self.source} is read, not drawn. Leave it out.")
 
     def to_dict(self) -> dict:
-        """The `arguments` of `prepare.json`: all but the source."""
-        return {name: value for name, value in asdict(self).items() if name != "source"}
+        """The `arguments` of `prepare.json`: all but the source, and what its source does not take."""
+        left_out = {"source"} if SOURCES[self.source].drawn else {"source", *_OF_DRAWN}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 def _one_of(name: str, value: str, allowed: Collection[str | None]) -> None:
@@ -90,6 +104,8 @@ def prepare(
     sample: int | None = None,
     seed: int | None = None,
     unknown: str | None = None,
+    world: str | None = None,
+    patients: int | None = None,
     overwrite: bool = False,
 ) -> PrepareReport:
     """Prepare the dataset folder of a source: `README.md`, `data/*.parquet`, `codes.json`, `prepare.json`, the
@@ -98,23 +114,26 @@ def prepare(
     The folder appears whole or not at all. `datasets.load_dataset(output_dir)` and [`~mera_hf.load_prepared`] open it.
 
     Args:
-        source (`str`): `"diabetes130"`, `"mimic3"`, `"mimic4"`, `"desynpuf"` or `"visits_csv"`.
+        source (`str`): `"diabetes130"`, `"mimic3"`, `"mimic4"`, `"desynpuf"`, `"visits_csv"` or `"worlds"`.
         data_dir (path, *optional*): folder with the raw tables (for `visits_csv` also the table itself). diabetes130
-            and desynpuf come with the package: without `data_dir` the bundled file is read.
+            and desynpuf come with the package: without `data_dir` the bundled file is read. worlds has none.
         output_dir (path): the folder to write.
         cohort (`str`, defaults to `"default"`): `"default"` removes visits without codes; `"field"` is the cohort of
             CGL and Chet: a patient is dropped entirely if an admission has no code; MIMIC-IV from 2013 on.
         split (`str`, defaults to `"random"`): `"random"` is 70/10/20 by hash of the patient; `"field"` is the
             transductive split of CGL and Chet, for mimic3 and mimic4 (for mimic4, of 10,000 sampled patients).
-        icd (`str`, *optional*): `"9"` or `"10"` maps all codes to that version by the General Equivalence Maps,
-            `"keep"` leaves them. Defaults to `"9"` for `cohort="field"`, else to `"keep"`.
+        icd (`str`, *optional*): `"9"` or `"10"` maps all codes to that version by the General Equivalence Maps (see
+            [`~mera_hf.icd.gem_map`]), `"keep"` leaves them. Defaults to `"9"` for `cohort="field"`, else to `"keep"`.
         min_visits (`int`, defaults to 2): patients with fewer visits are left out.
         keep_single_visit (`bool`, defaults to `False`): keep patients below `min_visits`, in train only.
         sample (`int`, *optional*): draw this many patients of the cohort (seed 6669).
-        seed (`int`, *optional*): seed of the split. Defaults to 0, or to 6669 for `split="field"`.
+        seed (`int`, *optional*): seed of the split, and of worlds. Defaults to 0, or to 6669 for `split="field"`.
         unknown (`str`, *optional*): `"error"` refuses a code that is in no tree, `"drop"` leaves it out and reports
             it. Defaults to `"error"` for `visits_csv`, whose owner can correct it, and to `"drop"` for the public
             sources.
+        world (`str`, *optional*): for worlds alone, what is planted: `"sizes"`, `"siblings"`, `"meaning"`, `"order"` or
+            `"nothing"`, see `mera_hf.data.worlds`.
+        patients (`int`, *optional*): for worlds alone, how many patients to draw. Defaults to 4,000.
         overwrite (`bool`, defaults to `False`): replace a folder that `prepare` wrote before, and say what changed.
 
     Returns:
@@ -130,25 +149,32 @@ def prepare(
         sample = FIELD_SAMPLE.get(source)
     if seed is None:
         seed = FIELD_SEED if split == "field" else 0
+    _one_of("source", source, SOURCES)
+    about = SOURCES[source]
     if unknown is None:
-        _one_of("source", source, SOURCES)
-        unknown = SOURCES[source].unknown
-    choices = Choices(source, cohort, split, icd, min_visits, keep_single_visit, sample, seed, unknown)
+        unknown = about.unknown
+    if patients is None:
+        patients = about.drawn
+    choices = Choices(
+        source, cohort, split, icd, min_visits, keep_single_visit, sample, seed, unknown, world, patients
+    )
     if output_dir is None:
         raise InputError("`output_dir` is missing. Name the folder to write.")
-    if data_dir is None and source not in BUNDLED:
+    if data_dir is None and source not in BUNDLED and not about.drawn:
         raise InputError(f"`data_dir` is missing. Name the folder that holds the raw tables of {source}.")
     output = Path(output_dir)
     before = _check_output(output, data_dir, overwrite)
 
     # One step per stage; `disable=None` keeps the bar out of files and pipes.
     with tqdm(total=5, desc=f"prepare {source}", unit="step", disable=None) as progress:
-        records = source_module(source).read(None if data_dir is None else Path(data_dir))
+        options = {"world": world, "patients": patients, "seed": seed} if about.drawn else {}
+        records = source_module(source).read(None if data_dir is None else Path(data_dir), **options)
         progress.update()
         codes, unknown_codes, dropped = normalize_codes(records, choices.unknown)
+        added = 0
         if choices.icd != "keep":
-            codes, without = map_codes(codes, NUMBERS[choices.icd])
-            dropped |= without
+            codes, added, unmapped = map_codes(codes, NUMBERS[choices.icd])
+            dropped |= unmapped
         progress.update()
         rows, left_out = select_cohort(
             records,
@@ -158,6 +184,7 @@ def prepare(
             keep_single_visit=choices.keep_single_visit,
             sample=choices.sample,
         )
+        code_rows = None if choices.icd == "keep" else _code_rows(records, codes, rows, added, dropped)
         dropped = {what: int(count) for what, count in (left_out | dropped).items()}
         progress.update()
         tables = _split(rows, choices)
@@ -181,6 +208,7 @@ def prepare(
                 "code_rows": records.codes.height,
             },
             dropped=dropped,
+            code_rows=code_rows,
             unknown_codes=unknown_codes,
             cohort=_cohort_counts(rows, len(vocabulary)),
             splits={
@@ -298,6 +326,21 @@ def _count_codes(rows: pl.DataFrame, train: pl.DataFrame) -> list[dict]:
         patients, visits = counts.get(code, (0, 0))
         vocabulary.append({"code": code, "description": describe(code), "patients": patients, "visits": visits})
     return vocabulary
+
+
+def _code_rows(
+    records: Records, codes: pl.DataFrame, rows: pl.DataFrame, added: int, dropped: dict[str, int]
+) -> dict[str, int]:
+    """The `code_rows` of [`PrepareReport`]: from the records to the mapped `codes`, of which the cohort's `rows` hold some;
+    `dropped` is what normalising and mapping dropped."""
+    used = int(rows.select(pl.col("visits").explode().struct.field("codes").list.len().sum()).item())
+    return {
+        "read": records.codes.height,
+        **{what: -count for what, count in dropped.items()},
+        "codes added by combinations": added,
+        "codes left out with their visits": used - codes.height,
+        "used": used,
+    }
 
 
 def _cohort_counts(rows: pl.DataFrame, codes: int) -> dict:

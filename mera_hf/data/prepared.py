@@ -145,6 +145,9 @@ class PrepareReport:
         raw_files (`list[dict]`): `name`, `bytes` and `sha256` of each raw file.
         read (`dict[str, int]`): `patients`, `visits` and `code_rows` of the source.
         dropped (`dict[str, int]`): what is not in the dataset, in words, and how many.
+        code_rows (`dict[str, int]` or `None`): where codes were mapped to one version, the code rows that were `read`;
+            in words what took rows away, negative, and what added some; and their sum, the rows `used`. Not written
+            where codes were kept.
         unknown_codes (`list[dict]`): each unknown spelling: `value`, `version`, `count`, `nearest`, `other`.
         cohort (`dict`): `patients`, `visits`, `codes` (distinct), `codes_per_visit`, `visits_per_patient`,
             `single_visit_patients` (those below `min_visits` that are kept in train), and `drg_severities` (visits
@@ -167,6 +170,7 @@ class PrepareReport:
     raw_files: list[dict]
     read: dict[str, int]
     dropped: dict[str, int]
+    code_rows: dict[str, int] | None
     unknown_codes: list[dict]
     cohort: dict
     splits: dict[str, dict]
@@ -175,7 +179,8 @@ class PrepareReport:
 
     def to_dict(self) -> dict:
         """The content of `prepare.json`."""
-        return {name: value for name, value in asdict(self).items() if name != "changes"}
+        left_out = {"changes"} if self.code_rows else {"changes", "code_rows"}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     def table(self) -> str:
         """The report as a short table of plain text, for the terminal."""
@@ -198,6 +203,9 @@ class PrepareReport:
         if dropped:
             lines += ["", "  left out"]
             lines += [f"    {what:<42}{count:>9,}" for what, count in dropped.items()]
+        if self.code_rows:
+            lines += ["", "  code rows"]
+            lines += [f"    {what:<42}{count:>9,}" for what, count in self.code_rows.items()]
         if self.unknown_codes:
             lines += ["", "  unknown codes (rows, nearest valid prefix)"]
             lines += [

@@ -4,7 +4,7 @@ A code is one string everywhere, version and dotted code: `ICD9CM:250.23`, `ICD1
 written the same way: `ICD9CM:240-279`, `ICD10CM:CH4`. Importing this package reads no table; the first look-up does.
 """
 
-from mera_hf.icd.gem import gem_best, gem_map
+from mera_hf.icd.gem import gem_map
 from mera_hf.icd.groupings import ccs, ccsr, ccsr_groups
 from mera_hf.icd.order import level_groups, sort_codes
 from mera_hf.icd.tree import LEVELS, IcdTree, UnknownCodeError, code_tree, describe
@@ -24,7 +24,6 @@ __all__ = [
     "ccsr_groups",
     "code_tree",
     "describe",
-    "gem_best",
     "gem_map",
     "level_groups",
     "sort_codes",

@@ -52,6 +52,6 @@ def ccsr(code: str) -> str | None:
     not group, and [`UnknownCodeError`] or [`InputError`] where `code` is no node.
     """
     if code_tree(code).version != ICD10CM.name:
-        raise InputError(f"CCSR groups ICD-10-CM codes alone, got {code!r}; use `ccs` or map it with `gem_best`")
+        raise InputError(f"CCSR groups ICD-10-CM codes alone, got {code!r}; use `ccs` or map it with `gem_map`")
     group = _group("ccsr", code)
     return None if group is None else group[0]

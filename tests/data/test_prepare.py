@@ -162,6 +162,44 @@ def test_full_mimic_is_marked_credentialed(raw, tmp_path):
     assert report.dropped["unknown codes"] == 1 and "`99999`" in text and "99999" in report.table()
 
 
+@pytest.mark.parametrize("icd", ["9", "10"])
+def test_the_rows_of_mapped_codes_add_up(demo, tmp_path, icd):
+    out = tmp_path / "out"
+    report = prepare("mimic4", demo("mimic4"), out, icd=icd)
+    assert read_report(out)["code_rows"] == report.code_rows
+    *changes, (last, used) = report.code_rows.items()
+    assert last == "used" and used == sum(count for _, count in changes)
+    assert changes[0] == ("read", report.read["code_rows"]) and report.code_rows["codes added by combinations"] > 0
+    held = sum(len(visit["codes"]) for rows in load_prepared(out).values() for row in rows for visit in row["visits"])
+    assert used == held
+    shared = report.dropped.keys() & report.code_rows.keys()
+    assert len(shared) == 4 and all(report.dropped[what] == -report.code_rows[what] for what in shared)
+    merged = -report.code_rows["codes merged within a visit by the map"]
+    assert merged > 0 and f"| codes merged within a visit by the map | -{merged} |" in (out / "README.md").read_text()
+    assert f"{'used':<42}{used:>9,}" in report.table()
+
+
+def test_the_rows_add_up_with_unknown_and_repeated_codes(raw, tmp_path):
+    report = prepare("mimic3", raw("mimic3"), tmp_path / "out", icd="10")
+    assert report.code_rows == {
+        "read": 9,
+        "unknown codes": -1,
+        "codes repeated within a visit": -1,
+        "codes without a counterpart in ICD10CM": 0,
+        "codes merged within a visit by the map": 0,
+        "codes added by combinations": 1,  # 250.23 is hyperosmolarity and hyperglycaemia
+        "codes left out with their visits": -1,  # the one visit of patient 3
+        "used": 7,
+    }
+
+
+def test_kept_codes_have_no_rows_of_a_map(raw, tmp_path):
+    out = tmp_path / "out"
+    report = prepare("visits_csv", raw("visits_csv"), out)
+    assert report.code_rows is None and "code_rows" not in read_report(out)
+    assert "Mapped codes" not in (out / "README.md").read_text() and "code rows" not in report.table()
+
+
 def test_field_cohort_maps_to_icd9_and_its_split_refuses_small_data(demo, tmp_path):
     report = prepare("mimic4", demo("mimic4"), tmp_path / "out", cohort="field")
     assert report.arguments["icd"] == "9"

@@ -12,6 +12,7 @@ from mera_hf.data.cohort import select_cohort
 from mera_hf.data.schema import VISITS_FEATURES, check_visits
 from mera_hf.data.sources import SOURCES
 from mera_hf.errors import InputError
+from mera_hf.icd import gem_map
 
 
 def read(source, folder):
@@ -302,7 +303,7 @@ def test_visits_csv_dates_stay_dates_and_numbers_order_visits(tmp_path):
     assert visits("visits_csv", path)[0]["p"] == [(["ICD9CM:401.9"], None, None), (["ICD9CM:486"], None, None)]
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", [name for name, source in SOURCES.items() if not source.drawn])
 def test_every_source_ends_in_the_schema(raw, source):
     records = read(source, raw(source))
     codes, _, _ = normalize_codes(records, "drop")
@@ -327,12 +328,64 @@ def test_unknown_codes_are_counted_and_the_most_frequent_comes_first(tmp_path):
 
 def test_gem_mapping(raw):
     codes, _, _ = normalize_codes(read("mimic4", raw("mimic4")), "error")
-    to9, dropped = map_codes(codes, "ICD9CM")
+    to9, added, dropped = map_codes(codes, "ICD9CM")
     assert to9["code"].str.starts_with("ICD9CM:").all()
     assert "ICD9CM:401.9" in to9["code"].to_list()  # I10
-    assert sum(dropped.values()) == codes.height - to9.height
-    to10, _ = map_codes(codes, "ICD10CM")
+    assert to9.height == codes.height + added - sum(dropped.values())
+    to10, _, _ = map_codes(codes, "ICD10CM")
     assert to10["code"].str.starts_with("ICD10CM:").all()
+
+
+def visit_codes(*visits):
+    rows = [(visit, code) for visit, codes in enumerate(visits) for code in codes]
+    return pl.DataFrame(rows, schema={"visit": pl.Int64, "code": pl.String}, orient="row")
+
+
+def test_mapping_counts_what_it_adds_merges_and_drops():
+    codes = visit_codes(
+        ["ICD10CM:I10", "ICD10CM:R65.21", "ICD9CM:486"],
+        ["ICD10CM:U07.1"],
+        ["ICD9CM:995.92", "ICD10CM:R65.21", "ICD10CM:I50.9", "ICD9CM:428.0"],
+    )
+    mapped, added, dropped = map_codes(codes, "ICD9CM")
+    assert mapped.rows() == visit_codes(
+        ["ICD9CM:401.9", "ICD9CM:785.52", "ICD9CM:995.92", "ICD9CM:486"],
+        [],
+        ["ICD9CM:995.92", "ICD9CM:785.52", "ICD9CM:428.0"],
+    ).rows()  # fmt: skip
+    assert added == 2
+    assert dropped == {"codes without a counterpart in ICD9CM": 1, "codes merged within a visit by the map": 2}
+
+
+def test_mapping_follows_what_the_source_records():
+    ten, nine = ["ICD10CM:J44.9"], ["ICD9CM:491.20"]
+    assert map_codes(visit_codes(ten, ["ICD9CM:486"]), "ICD9CM")[0].row(0) == (0, "ICD9CM:496")
+    for visits in ([ten, nine], [ten, nine, nine, ["ICD9CM:496"]]):
+        assert map_codes(visit_codes(*visits), "ICD9CM")[0].row(0) == (0, "ICD9CM:491.20")
+    # Equal counts: what claims record more.
+    assert map_codes(visit_codes(ten, nine, ["ICD9CM:496"]), "ICD9CM")[0].row(0) == (0, "ICD9CM:496")
+
+
+@pytest.mark.parametrize(("only_repeated", "rows", "survive"), [(False, 2193, 2122), (True, 1645, 1594)])
+def test_codes_of_the_demo_come_back_from_icd10(demo, only_repeated, rows, survive):
+    """Of the ICD-9-CM rows, of all patients or of those with two visits or more; the rest is merged by ICD-10-CM."""
+    records = read("mimic4", demo("mimic4"))
+    codes, _, _ = normalize_codes(records, "error")
+    counts = dict(codes["code"].value_counts().iter_rows())
+    patients = records.visits.join(codes, on="visit", how="semi").select("visit", "patient_id")
+    if only_repeated:
+        patients = patients.filter(pl.len().over("patient_id") > 1)
+    own = (
+        codes.join(patients, on="visit", how="semi")
+        .filter(pl.col("code").str.starts_with("ICD9CM:"))["code"]
+        .to_list()
+    )
+
+    def back(code):
+        return {other for target in gem_map(code, "ICD10CM", counts) for other in gem_map(target, "ICD9CM", counts)}
+
+    returned = {code: code in back(code) for code in set(own)}
+    assert (len(own), sum(returned[code] for code in own)) == (rows, survive)
 
 
 FAULTS = [

@@ -71,32 +71,71 @@ def test_grouping_table_leaves_out_and_names_codes_that_the_tree_lacks(script):
     assert script.grouping_table(rows, ["ccs"], nodes) == ([["2", "A00.0 A00.1"], ["10", "B20"]], ["Z99"])
 
 
-def test_gem_table_puts_the_best_target_first(script):
-    def pair(code, mapped, approximate=1, no_map=0, combination=0, scenario=0, choice_list=0):
-        flags = {"approximate": approximate, "no_map": no_map, "combination": combination, "scenario": scenario}
-        return {"a": code, "b": mapped, "choice_list": str(choice_list), **{k: str(v) for k, v in flags.items()}}
+def pair(code, mapped, approximate=1, no_map=0, combination=0, scenario=0, choice_list=0):
+    flags = {"approximate": approximate, "no_map": no_map, "combination": combination, "scenario": scenario}
+    return {"a": code, "b": mapped, "choice_list": str(choice_list), **{k: str(v) for k, v in flags.items()}}
 
-    sources = {code: (code, "Acute disease of heart") for code in ("A1", "A2", "A3", "A4", "A5", "A6")}
-    targets = {
-        "B1": ("B1", "Other disease"), "B2": ("B2", "Acute heart disease"), "B3": ("B3", "Unspecified disease"),
-        "B4": ("B4", "Other disease"),
-    }  # fmt: skip
+
+TITLES = {
+    "B1": "Other disease",
+    "B2": "Heart disease",
+    "B31": "Heart disease, unspecified",
+    "B41": "Disease of unspecified side",
+    "B5": "Unspecified disease",
+}
+
+
+def gem(script, rows, back=()):
+    """`{code: entry}` and the pairs that are left out, for source codes A1 to A9 and the targets of `TITLES`."""
+    sources = {f"A{number}": (f"A{number}", "Disease") for number in range(1, 10)}
+    targets = {code: (code, title) for code, title in TITLES.items()}
+    table, left_out = script.gem_table(rows, list(back), "a", "b", {"a": sources, "b": targets})
+    return dict(table), left_out
+
+
+def test_gem_table_holds_the_equal_targets_in_order(script):
     rows = [
-        pair("A1", "B1"), pair("A1", "B4", approximate=0),  # exact before approximate
-        pair("A2", "B1", combination=1, scenario=1, choice_list=1), pair("A2", "B4"),  # alone before combined
-        pair("A3", "B1", combination=1, scenario=1, choice_list=2),  # choice lists in order, one target once
-        pair("A3", "B4", combination=1, scenario=1, choice_list=1),
-        pair("A3", "B1", combination=1, scenario=2, choice_list=1),
-        pair("A4", "B2"), pair("A4", "B4"),  # back again before likeness
-        pair("A5", "B1"), pair("A5", "B3"), pair("A5", "B2"), pair("A5", "B4"),  # likeness, unspecified, order
-        pair("A6", "NoDx", no_map=1),
-        pair("A7", "B1"), pair("A1", "B9"),
+        pair("A1", "B1"), pair("A1", "B2", approximate=0),  # exact before approximate
+        pair("A2", "B1", combination=1, scenario=1, choice_list=1), pair("A2", "B2"),  # alone before combined
+        pair("A3", "B1"), pair("A3", "B2"), pair("A3", "B5"),  # those that come back before others
+        pair("A4", "B41"), pair("A4", "B2"), pair("A4", "B31"), pair("A4", "B1"), pair("A4", "B5"),
+        pair("A9", "B9"), pair("C1", "B1"),
     ]  # fmt: skip
-    table, left_out = script.gem_table(rows, [{"a": "A4", "b": "B4"}], "a", "b", sources, targets)
-    assert table == [
-        ["A1", "B4 B1"], ["A2", "B4 B1"], ["A3", "B4 B1"], ["A4", "B4 B2"], ["A5", "B2 B3 B1 B4"], ["A6", ""],
+    table, left_out = gem(script, rows, [pair("A3", "B2"), pair("A3", "B1", combination=1)])
+    # Unspecified as a whole, then short, then in the order of the tree.
+    assert table == {"A1": "B2", "A2": "B2", "A3": "B1 B2", "A4": "B5 B31 B1 B2 B41"}
+    assert left_out == ["A9>B9", "C1>B1"]
+
+
+def test_gem_table_holds_combinations_whole(script):
+    choices = [
+        (1, 2, "B1"), (1, 1, "B2"), (1, 2, "B5"),
+        (10, 1, "B1"), (10, 2, "B2"),
+        (2, 1, "B41"), (2, 2, "B2"), (2, 1, "B31"),
     ]  # fmt: skip
-    assert left_out == ["A7>B1", "A1>B9"]
+    rows = [
+        pair("A1", code, combination=1, scenario=scenario, choice_list=choice) for scenario, choice, code in choices
+    ]
+    assert gem(script, rows)[0] == {"A1": "B2+B5|B1 B31|B41+B2 B1+B2"}
+    assert gem(script, rows, [pair("A1", "B1")])[0] == {"A1": "B2+B1 B31|B41+B2 B1+B2"}
+
+
+def test_gem_table_without_a_map_takes_what_the_opposite_map_sends_to_the_code(script):
+    rows = [pair(code, "NoDx", no_map=1) for code in ("A1", "A2", "A3")]
+    back = [
+        pair("A1", "B1", combination=1, scenario=1, choice_list=2), pair("A1", "B5", combination=1, scenario=1, choice_list=2),
+        pair("A2", "B1", combination=1, scenario=1, choice_list=2), pair("A2", "B2"),
+    ]  # fmt: skip
+    assert gem(script, rows, back)[0] == {"A1": "B5 B1", "A2": "B2", "A3": ""}
+
+
+def test_claims_table_counts_a_code_once_a_claim(script):
+    rows = [
+        {"CLM_ID": "1", "ICD9_DGNS_CD_1": "4280", "ICD9_DGNS_CD_2": "4280", "ICD9_DGNS_CD_3": "4019"},
+        {"CLM_ID": "2", "ICD9_DGNS_CD_1": "4280", "ICD9_DGNS_CD_2": "", "ICD9_DGNS_CD_3": "99999"},
+    ]
+    nodes = {"4019": ("401.9", ""), "4280": ("428.0", ""), "4281": ("428.1", "")}
+    assert script.claims_table(rows, nodes) == [["401.9", "1"], ["428.0", "2"]]
 
 
 def test_tables_are_written_byte_by_byte_the_same(script, tmp_path):
@@ -135,6 +174,7 @@ def test_bad_sources_end_with_one_message_and_status_2(script, tmp_path, capsys)
         ("icd10cm_ccsr", 2, 515),
         ("icd9cm_to_icd10cm", 2, 14567),
         ("icd10cm_to_icd9cm", 2, 69829),
+        ("icd9cm_claims", 2, 3962),
     ],
 )
 def test_shipped_tables(name, columns, rows):
@@ -143,8 +183,14 @@ def test_shipped_tables(name, columns, rows):
     assert (TABLES / f"{name}.tsv.gz").read_bytes()[4:8] == bytes(4)
 
 
+def test_shipped_claims_are_those_that_come_with_the_package(script):
+    nodes = script.code_nodes([list(row) for row in zip(*read_columns("icd9cm_tree"), strict=True)])
+    table = script.claims_table(script.read_source(script.CLAIMS.parent, script.CLAIMS.name), nodes)
+    assert table == [list(row) for row in zip(*read_columns("icd9cm_claims"), strict=True)]
+
+
 def test_shipped_tables_are_small_and_described():
     readme = (TABLES / "README.md").read_text()
     tables = sorted(TABLES.glob("*.gz"))
-    assert len(tables) == 7 and all(f"`{path.name.removesuffix('.tsv.gz')}`" in readme for path in tables)
+    assert len(tables) == 8 and all(f"`{path.name.removesuffix('.tsv.gz')}`" in readme for path in tables)
     assert sum(path.stat().st_size for path in tables) < 2_000_000

@@ -268,7 +268,7 @@ def test_import_is_lazy():
     program = (
         "import sys, mera_hf.icd as icd\n"
         "from mera_hf.icd import gem, groupings, tree\n"
-        "caches = tree._load, gem._targets, groupings._groups\n"
+        "caches = tree._load, gem._entries, gem._claims, groupings._groups\n"
         "assert not any(cache.cache_info().currsize for cache in caches), 'a table was read'\n"
         "icd.describe('ICD9CM:401.9')\n"
         "assert tree._load.cache_info().currsize == 1, 'the other tree was read'\n"

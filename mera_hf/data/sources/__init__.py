@@ -15,10 +15,13 @@ class Source:
     Attributes:
         summary (`str`): what `mera prepare --help` says about it, in one or more lines.
         unknown (`str`, defaults to `"drop"`): what is done by default with an unknown code, see [`~mera_hf.prepare`].
+        drawn (`int`, *optional*): of a source that has no raw tables and is drawn from a seed, how many patients it has
+            by default; its `read` takes `world`, `patients` and `seed` too.
     """
 
     summary: str
     unknown: str = "drop"
+    drawn: int | None = None
 
 
 SOURCES = {
@@ -35,6 +38,12 @@ SOURCES = {
         "your own table, one row for each code: patient, visit, time, code, version (9 or 10);\n"
         "if known also sex (F or M), age (years), race; .csv, .tsv, .csv.gz, .tsv.gz or .parquet",
         unknown="error",
+    ),
+    "worlds": Source(
+        "synthetic visits with a known truth, drawn from --seed, no --data-dir: --world says what is planted:\n"
+        "sizes (of the next visit), siblings (which child of a category comes), meaning (rare codes and the words\n"
+        "of their descriptions), order (which codes of a visit force each other), or nothing, the control",
+        drawn=4_000,
     ),
 }
 
