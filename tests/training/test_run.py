@@ -61,6 +61,8 @@ def test_it_is_what_the_verb_does(trained, dataset, tmp_path, capsys):
 def test_it_says_what_it_made(trained, dataset):
     log = json.loads((trained.folder / "training.json").read_text())
     assert log["recipe"] == "tiny-cpu/train" and log["seed"] == 3
+    assert log["settings"]["levels"] == ["space", "chapter"] and log["settings"]["num_train_epochs"] == 1
+    assert log["settings"]["start_head"] and "output_dir" not in log["settings"]
     assert trained.metrics == log["validation"] and 0 < trained.metrics["recall@10"] <= 1
     assert trained.dataset == dataset and 0 < trained.patients < 20
     assert trained.calibration.cut and trained.calibration.visits >= 20 and not trained.calibration.conformal
