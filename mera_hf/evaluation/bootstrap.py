@@ -42,6 +42,7 @@ def intervals(
     ks: Sequence[int] = KS,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    patient: np.ndarray | None = None,
 ) -> dict[str, list[float]]:
     """Bootstrap 95 % intervals over patients for all metrics of `evaluate_ranking` except macro F1.
 
@@ -51,6 +52,8 @@ def intervals(
         order, set_sizes, samples, ks: as in `evaluate_ranking`.
         resamples (`int`, defaults to 1000): number of draws, each of as many patients as there are, with replacement.
         seed (`int`, defaults to 0): seed of the draws.
+        patient (`np.ndarray` of shape (samples,), *optional*): whose each sample is, as numbers from 0; by default each is of
+            another patient. Several visits of a patient are drawn together, since they are alike.
 
     Returns:
         `dict[str, list[float]]`: `[low, high]` under the metric's name.
@@ -58,27 +61,32 @@ def intervals(
     Raises:
         [`~mera_hf.errors.InputError`]: as `evaluate_ranking`.
     """
-    return intervals_of_runs([tally_ranking(order, set_sizes, samples, ks)], resamples, seed)
+    return intervals_of_runs([tally_ranking(order, set_sizes, samples, ks)], resamples, seed, patient)
 
 
-def intervals_of_runs(tallies: Sequence[Tally], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, list[float]]:
+def intervals_of_runs(
+    tallies: Sequence[Tally], resamples: int = RESAMPLES, seed: int = 0, patient: np.ndarray | None = None
+) -> dict[str, list[float]]:
     """[`intervals`] of the means over several runs of a ranker, on the same patients."""
     import numpy as np
 
     figures = [tally.measure() for tally in tallies]
     return {
         name: interval(float(np.mean([run[name] for run in figures])), drawn, 0, np.inf if name in SIZE_METRICS else 1)
-        for name, drawn in resampled(tallies, resamples, seed).items()
+        for name, drawn in resampled(tallies, resamples, seed, patient).items()
         if not name.startswith("macro_f1")
     }
 
 
-def resampled(tallies: Sequence[Tally], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+def resampled(
+    tallies: Sequence[Tally], resamples: int = RESAMPLES, seed: int = 0, patient: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Every metric, as the mean over several runs of a ranker, for each of many draws of the patients.
 
     Args:
         tallies (`Sequence[Tally]`): one per run (training seed), of the same patients; all runs share each draw.
         resamples (`int`, defaults to 1000), seed (`int`, defaults to 0): number of draws, and their seed.
+        patient (`np.ndarray`, *optional*): as in [`intervals`].
 
     Returns:
         `dict[str, np.ndarray]`: metric to its figures, shape (resamples,).
@@ -86,8 +94,10 @@ def resampled(tallies: Sequence[Tally], resamples: int = RESAMPLES, seed: int = 
     import numpy as np
 
     blocks = []
-    for weights in draws(tallies[0].patients, resamples, seed):
-        runs = [tally.figures(tally.sums(weights), tally.patients) for tally in tallies]
+    patient = np.arange(tallies[0].patients) if patient is None else np.asarray(patient)
+    for drawn in draws(1 + int(patient.max()), resamples, seed):
+        weights = drawn[:, patient]  # (draws, samples)
+        runs = [tally.figures(tally.sums(weights), weights.sum(axis=1)) for tally in tallies]
         blocks.append({name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]})
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 

@@ -70,7 +70,7 @@ def cross_validate(
         raise InputError(
             f"`folds` is {folds}; choose 2 to {len(patients)}, the number of patients with two visits or more."
         )
-    samples = []
+    samples, patient = [], []
     fold_orders: dict[str, list[np.ndarray]] = {}
     fold_sizes: dict[str, list[np.ndarray]] = {}
     splitter = KFold(folds, shuffle=True, random_state=training_args.seed)
@@ -96,6 +96,7 @@ def cross_validate(
             fold_orders.setdefault(name, []).append(ranking.order)
             fold_sizes.setdefault(name, []).append(ranking.set_sizes)
         samples += fold
+        patient += [int(test_rows[sample.patient]) for sample in fold]
     ks = ks_up_to(len(codes))
     orders = {name: np.concatenate(parts) for name, parts in fold_orders.items()}
     sizes = {name: np.concatenate(parts) for name, parts in fold_sizes.items()}
@@ -111,5 +112,5 @@ def cross_validate(
         rankers={name: evaluate_ranking(orders[name], sizes[name], samples, ks) for name in orders},
         controls={},
         run=run_record(recipe_name(recipe), training_args.seed, started),
-        intervals={"mera": intervals(orders["mera"], sizes["mera"], samples, ks)},
+        intervals={"mera": intervals(orders["mera"], sizes["mera"], samples, ks, patient=np.array(patient))},
     )

@@ -47,6 +47,25 @@ def test_runs_share_their_draws(rng):
         np.testing.assert_allclose(got[name], np.mean([run[name] for run in each], axis=0))
 
 
+def test_visits_of_a_patient_are_drawn_together(rng):
+    samples = random_samples(rng, patients=20)
+    order, sizes = random_orders(rng, samples), rng.integers(0, 9, size=20)
+    patient = np.array([0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 4, 4, 5, 6, 6, 6, 7, 7, 7, 7])
+    tally = tally_ranking(order, sizes, samples, (10,))
+    got = resampled([tally], 40, 5, patient)
+    for draw, weights in enumerate(all_draws(8, 40, 5).T.astype(int)):
+        drawn = np.repeat(np.arange(20), weights[patient])
+        by_hand = evaluate_ranking(order[drawn], sizes[drawn], [samples[i] for i in drawn], (10,))
+        assert {name: values[draw] for name, values in got.items()} == pytest.approx(by_hand)
+    # Four copies of each visit say no more than one, and drawn by themselves they would
+    rows = np.repeat(np.arange(20), 4)
+    copies = order[rows], sizes[rows], [samples[row] for row in rows], (10,)
+    alone = intervals(order, sizes, samples, (10,))
+    assert intervals(*copies, patient=rows)["recall@10"] == pytest.approx(alone["recall@10"])
+    low, high = intervals(*copies)["recall@10"]
+    assert high - low < 0.6 * (alone["recall@10"][1] - alone["recall@10"][0])
+
+
 def test_intervals_are_seeded_and_narrow_with_patients(rng):
     samples = random_samples(rng, patients=40)
     order = random_orders(rng, samples)
