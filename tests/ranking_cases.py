@@ -37,9 +37,9 @@ def random_orders(rng, samples, codes=30):
     return np.stack([rng.permutation(codes) for _ in samples]).astype(np.int32)
 
 
-def ranked(order, sizes=None, probabilities=None):
+def ranked(order, sizes=None, probabilities=None, scores=None):
     """A `Ranking` of these codes, cut at `sizes` where there are any."""
-    return Ranking(order, None if sizes is None else Cut(sizes, "file"), probabilities)
+    return Ranking(order, None if sizes is None else Cut(sizes, "file"), probabilities, scores=scores)
 
 
 def metrics_dict(**overrides):
@@ -93,7 +93,7 @@ ICD_CODES = [
 def random_patients(
     rng, patients=60, codes=ICD_CODES, rankers=("mera", "copy_history"), probabilities=True, train_visits=()
 ):
-    """`RankedPatients` of random rankings of ICD codes, `mera` with probabilities; profiles have gaps."""
+    """`RankedPatients` of random rankings of ICD codes, `mera` with probabilities, others with scores; profiles have gaps."""
     samples = [
         dataclasses.replace(
             sample,
@@ -109,6 +109,7 @@ def random_patients(
     for name in rankers:
         scores = rng.random((patients, len(codes))).astype(np.float32)
         order = order_from_scores(scores)
-        chances = np.take_along_axis(scores, order, axis=1) if probabilities and name == "mera" else None
-        rankings[name] = ranked(order, rng.integers(0, 5, patients), chances)
+        scores = np.take_along_axis(scores, order, axis=1)
+        given = {"probabilities" if probabilities and name == "mera" else "scores": scores}
+        rankings[name] = ranked(order, rng.integers(0, 5, patients), **given)
     return RankedPatients(samples, codes, rankings, train_visits)

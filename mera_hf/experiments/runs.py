@@ -278,7 +278,7 @@ def _memorize(setting: ExperimentSetting, seed: int, settings: dict) -> None:
     with _logged(setting, _log_of(folder)):
         training_args, model_args, mera_args = _memorizing_arguments(setting, str(folder), "--seed", str(seed))
         prepared = Prepared.open(setting.dataset)
-        model, tokenizer = load_model(model_args, mera_args, prepared.splits, prepared.codes, seed)
+        model, tokenizer = load_model(model_args, mera_args, prepared.splits["train"], prepared.codes, seed)
         if not getattr(model, "is_quantized", False):  # a quantised model is already placed
             model.to(_device())  # type: ignore[arg-type]  # transformers wraps it in a decorator without types
         asked = {"before": _ask(model, tokenizer, training_args)}

@@ -188,7 +188,7 @@ def contrastive_loss(
     total, total_weight = torch.zeros_like(positives), torch.zeros_like(positives)
     for level in [SPACE] * hierarchy.has_space + hierarchy.levels:
         pool = pools.rivals[level].expand_as(positives)  # (M, P)
-        weight = weights.get(level, 1.0) * (targets.true & (pool > -torch.inf))
+        weight = weights.get(level, 1.0) * (targets.true & (pool != -torch.inf))  # NaN stays, to be seen
         if level == SPACE and softmax:
             mine = logsumexp(positives.masked_fill(~targets.true, -torch.inf))  # (P,)
             everyone = logsumexp(torch.stack([pools.rivals[SPACE], mine]))  # (P,)
@@ -238,7 +238,7 @@ def group_loss(pools: Pools, targets: DecisionTargets, hierarchy: Hierarchy) -> 
         same = belongs[:, None] & (slot[:, None] == slot[None])  # (M, M, P): code i, code j of the same group
         own_true = logsumexp(positives[None].expand(same.shape).masked_fill(~same, -torch.inf).transpose(0, 1))
         score = logsumexp(torch.stack([pools.rivals[level], own_true]))  # (M, P)
-        use = belongs & (others > -torch.inf)
+        use = belongs & (others != -torch.inf)
         terms = use * _softplus(torch.where(use, others - torch.where(use, score, 0.0), 0.0))
         members = same.sum(1)  # (M, P): a group with m true codes is read m times
         groups = is_true.sum(0)  # (P,)

@@ -16,7 +16,7 @@ from mera_hf.data.memorizing import Pair, memorizing_pairs
 from mera_hf.training.distributed import is_sharded, own_rows
 from mera_hf.training.memorization_config import MemorizationTrainerConfig
 from mera_hf.training.stage import StageTrainer
-from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of
+from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of, warn_left_out
 
 
 class PairDataset(Dataset):
@@ -90,7 +90,9 @@ class MemorizationTrainer(StageTrainer):
     (huggingface.co/papers/2501.17326). It needs no patients, so its weights are free to share.
 
     Args:
-        model (`MeraForDiagnosis`): a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not.
+        model (`MeraForDiagnosis`):
+            a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not. A warning names the code rows that the
+            model would not train.
         args (`MemorizationTrainerConfig`, *optional*): arguments of the training.
         processing_class (`PreTrainedTokenizerBase`, *optional*):
             tokenizer of the model; by default loaded from where the model came from.
@@ -131,6 +133,8 @@ class MemorizationTrainer(StageTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        if args.process_index == 0:
+            warn_left_out(model, head=False)
 
     def train(self, *args, **kwargs):
         """As in `Trainer`; nothing is ranked, so the ranking head is not trained."""

@@ -1,6 +1,7 @@
 """Arguments of [`MeraTrainer`]."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from mera_hf.errors import InputError
 from mera_hf.training.arguments import help_from_docstring
@@ -11,6 +12,10 @@ from mera_hf.training.stage import StageConfig
 
 
 LAYOUTS = ("timeline", "tree")
+TURNED = (
+    *("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "weight_decay", "max_grad_norm"),
+    *("load_best_model_at_end", "bf16", "fp16"),
+)
 
 
 @help_from_docstring
@@ -105,6 +110,12 @@ class MeraTrainerConfig(StageConfig):
     packing: bool = False
 
     _VALID_DICT_FIELDS = StageConfig._VALID_DICT_FIELDS + ["level_weights"]
+
+    def settings(self) -> dict[str, Any]:
+        """What decides how a training goes: the parameters above, and those of the `Trainer` that one turns. For a log: it
+        holds no path."""
+        own = {field.name for field in fields(self)} - {field.name for field in fields(StageConfig)}
+        return {name: value for name, value in vars(self).items() if name in own or name in TURNED}
 
     def __post_init__(self):
         super().__post_init__()

@@ -22,7 +22,7 @@ from mera_hf.training.losses import DecisionTargets, Pools, confidence_loss, con
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.moving_average import MovingAverage
 from mera_hf.training.stage import StageTrainer
-from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of
+from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of, warn_left_out
 
 
 logger = logging.get_logger(__name__)
@@ -37,7 +37,9 @@ class MeraTrainer(StageTrainer):
     and the EOV cut are fitted afterwards, see [`~mera_hf.calibrate`].
 
     Args:
-        model (`MeraForDiagnosis`): a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not.
+        model (`MeraForDiagnosis`):
+            a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not. A warning names the code rows and the
+            parts of the ranking head that the model would not train.
         args (`MeraTrainerConfig`, *optional*): arguments of the training.
         train_dataset (`datasets.Dataset`, *optional*): visits dataset, one row per patient.
         eval_dataset (`datasets.Dataset` or `dict`, *optional*): visits dataset(s); the last visit of each patient is ranked.
@@ -149,6 +151,8 @@ class MeraTrainer(StageTrainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
+        if args.process_index == 0:
+            warn_left_out(model)
         self.moving_average = None if args.ema_decay is None else MovingAverage(args.ema_decay)
         if self.moving_average is not None:
             self.add_callback(self.moving_average)

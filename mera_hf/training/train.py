@@ -125,6 +125,10 @@ def train_parsed(
     start = model_args.model_name_or_path
     memorized = Path(start, "memorization.json") if start else None
     memorization = json.loads(memorized.read_text()) if memorized and memorized.is_file() else None
-    log = {"recipe": recipe, **run.log(validation=metrics, memorization=memorization)}
+    log = {
+        "recipe": recipe,
+        "settings": training_args.settings(),
+        **run.log(validation=metrics, memorization=memorization),
+    }
     run.write(model, training=log)
     return metrics, calibration

@@ -49,15 +49,16 @@ def synthetic(n_patients: int, n_codes: int, seed: int = 0):
     rankings = {}
     for name in RANKERS:
         order = np.empty((n_patients, n_codes), dtype=np.int32)
-        probabilities = np.empty((n_patients, n_codes), dtype=np.float32) if name == "mera" else None
+        probabilities = np.empty((n_patients, n_codes), dtype=np.float32)
         for row, sample in enumerate(samples):
             scores = np.log(popularity) + (0 if name == "prevalence" else rng.gumbel(size=n_codes))
             scores[sample.history[-1]] += 4
             order[row] = np.argsort(-scores)
-            if probabilities is not None:
-                probabilities[row] = 1 / (1 + np.exp(-scores[order[row]]))
+            probabilities[row] = 1 / (1 + np.exp(-scores[order[row]]))
         sizes = np.full(n_patients, n_codes) if name == "prevalence" else rng.poisson(VISIT_CODES, n_patients)
-        rankings[name] = Ranking(order, Cut(sizes, "EOV" if name == "mera" else "threshold"), probabilities)
+        cut = Cut(sizes, "EOV" if name == "mera" else "threshold")
+        copied = name == "copy_history"  # without probabilities
+        rankings[name] = Ranking(order, cut, scores=probabilities) if copied else Ranking(order, cut, probabilities)
     return RankedPatients(samples, codes, rankings, (popularity * 50 * n_patients).astype(int))
 
 

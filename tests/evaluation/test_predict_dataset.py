@@ -61,7 +61,9 @@ def test_rankings_are_those_of_the_model_in_the_order_of_the_rows(llama, tmp_pat
     assert_ranked(tmp_path / "out", model, tokenizer, ROWS, 7)
     assert list(parts(tmp_path / "out")) == [f"part-0000{number}.parquet" for number in range(5)]
     assert [pq.read_metadata(path).num_rows for path in sorted((tmp_path / "out").glob("part-*"))] == [5, 5, 5, 5, 3]
-    assert str(read(tmp_path / "out").schema).splitlines() == [
+    schema = read(tmp_path / "out").schema
+    assert schema.metadata == {b"mera_hf.ranks": b"the visit after the last"}
+    assert str(schema.remove_metadata()).splitlines() == [
         "patient_id: string",
         "codes: list<element: string>",
         "  child 0, element: string",

@@ -94,6 +94,14 @@ def test_bad_lists(tmp_path, monkeypatch):
     refused(write(path, codes=names), "2 distinct codes .3 entries. are not among the 5 codes of the dataset, such as")
 
 
+@pytest.mark.parametrize("sizes", [(2, 1, 0), (9, 1, 0)], ids=["fits", "beyond the list"])
+@pytest.mark.parametrize("ids", [IDS, ["P17", "P18", "P99"]], ids=["all", "others"])
+def test_files_of_predict_say_what_they_are(tmp_path, ids, sizes):
+    path = write(tmp_path / "part-00000.parquet", ids, sizes=sizes)
+    pq.write_table(pq.read_table(path).replace_schema_metadata(rankings.PREDICTED), tmp_path / "moved.parquet")
+    refused(tmp_path / "moved.parquet", "moved.parquet holds rankings of `mera predict`.*the visit after the last one")
+
+
 def test_files_of_another_kind(tmp_path):
     path = tmp_path / "r.parquet"
     refused(path, "cannot be read as Parquet")

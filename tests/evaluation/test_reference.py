@@ -128,13 +128,33 @@ def test_threshold_is_the_best_of_all(seed):
 def test_rank_function_cuts_at_the_threshold():
     samples = [Sample(0, [[0]], [1], {}), Sample(1, [[0]], [2], {})]
 
-    class Fixed:
+    class Fixed(Ridge):
         def scores(self, samples):
-            return np.array([[0.1, 0.9, 0.2], [0.1, 0.3, 0.8]], dtype=np.float32)[: len(samples)]
+            return np.array([[-0.1, 1.2, 0.2], [0.1, 0.3, 0.8]], dtype=np.float32)[: len(samples)]
 
     ranking = rank_function(Fixed(), samples)(samples)
     assert ranking.order.tolist() == [[1, 2, 0], [2, 1, 0]]
     assert ranking.set_sizes.tolist() == [1, 1] and ranking.cut.by == "threshold"
+    np.testing.assert_allclose(ranking.probabilities, [[1, 0.2, 0], [0.8, 0.3, 0.1]])  # in the order of the ranking
+    assert ranking.scores is None
+
+
+@pytest.mark.parametrize("kind", [Prevalence, Ridge, Logistic, Gru])
+def test_probabilities_are_shares_that_follow_the_ranking(kind, learnable):
+    train, validation = learnable
+    ranking = rank_function(kind().fit(train[:200], 24, validation), validation)(validation)
+    assert ranking.probabilities.min() >= 0 and ranking.probabilities.max() <= 1
+    assert (np.diff(ranking.probabilities, axis=1) <= 0).all()
+    # Every target holds two codes
+    assert ranking.probabilities.sum(axis=1).mean() == pytest.approx(2, rel=0.25)
+
+
+def test_copying_has_scores_and_no_probabilities(learnable):
+    train, validation = learnable
+    ranker = CopyHistory().fit(train, 24, validation)
+    ranking = rank_function(ranker, validation)(validation)
+    assert ranking.probabilities is None
+    np.testing.assert_array_equal(ranking.scores, np.sort(ranker.scores(validation), axis=1)[:, ::-1])
 
 
 def test_all_references_at_once(learnable):

@@ -278,3 +278,12 @@ def test_card_and_telemetry(llama, tmp_path, monkeypatch):
     trainer_of(*llama, tmp_path).create_model_card()
     card = (tmp_path / "README.md").read_text()
     assert "It has seen no patient" in card and "not for clinical decisions" in card and "2501.17326" in card
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training(llama, tmp_path):
+    model, tokenizer = llama
+    with torch.no_grad():
+        model.code_rows()[3] = torch.nan
+    trainer = trainer_of(model, tokenizer, tmp_path, FEW, max_steps=2, logging_steps=1)
+    with pytest.raises(InputError, match="the loss is not a number at step 1 .loss nan"):
+        trainer.train()

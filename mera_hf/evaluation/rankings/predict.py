@@ -19,7 +19,7 @@ from mera_hf.data import patient_files
 from mera_hf.data.patient_files import Shard, check_rows, cut_shards, input_files, read_shards
 from mera_hf.errors import InputError
 from mera_hf.evaluation.conformal import require_coverage
-from mera_hf.evaluation.rankings.files import rankings_table
+from mera_hf.evaluation.rankings.files import PREDICTED, rankings_table
 from mera_hf.evaluation.rankings.model import as_ranking
 from mera_hf.files import describe_file, whole_file, write_json
 from mera_hf.machine import versions
@@ -189,7 +189,8 @@ def _rank(model, tokenizer, patients: list[dict], settings: dict, bar: tqdm) -> 
             bar.update(len(rows))
 
     ranked = model.rank(patients, tokenizer, batch_size=BATCH_ROWS, progress=count, **settings)
-    return rankings_table([patient["patient_id"] for patient in patients], model.config.codes, as_ranking(ranked))
+    table = rankings_table([patient["patient_id"] for patient in patients], model.config.codes, as_ranking(ranked))
+    return table.replace_schema_metadata(PREDICTED)
 
 
 def _write_part(table: pa.Table, path: Path) -> None:

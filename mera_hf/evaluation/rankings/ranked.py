@@ -39,11 +39,14 @@ class Ranking:
         order (`np.ndarray` of shape (patients, K)): integer code indices, the best first.
         cut (`Cut`, *optional*): where the sets end; a ranker may have none.
         probabilities (`np.ndarray` of shape (patients, K), *optional*): P(code in the next visit), in the order of `order`.
+        scores (`np.ndarray` of shape (patients, K), *optional*): of a ranker without probabilities, what it ranks by, in the
+            order of `order`; comparable between patients.
     """
 
     order: np.ndarray
     cut: Cut | None = None
     probabilities: np.ndarray | None = None
+    scores: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def set_sizes(self) -> np.ndarray | None:

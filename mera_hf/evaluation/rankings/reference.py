@@ -52,6 +52,10 @@ class ReferenceRanker(ABC):
     def scores(self, samples: Sequence[Sample]) -> np.ndarray:
         """Scores (patients, codes), float32; higher scores rank first."""
 
+    def probabilities(self, scores: np.ndarray) -> np.ndarray | None:
+        """P(code in the next visit) by [`scores`], in their shape; `None` for a ranker whose scores say no such thing."""
+        return None
+
 
 class Prevalence(ReferenceRanker):
     """Scores every code by the share of training visits that hold it, first visits included."""
@@ -66,6 +70,9 @@ class Prevalence(ReferenceRanker):
         import numpy as np
 
         return np.tile(self.prevalence, (len(samples), 1))  # (patients, codes)
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        return scores
 
 
 class CopyHistory(ReferenceRanker):
@@ -113,6 +120,9 @@ class Ridge(ReferenceRanker):
 
     def scores(self, samples: Sequence[Sample]) -> np.ndarray:
         return _linear(samples, self.weight, self.bias)
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        return scores.clip(0, 1)  # least squares fits shares, but does not keep to their range
 
 
 class Logistic(ReferenceRanker):
@@ -164,6 +174,11 @@ class Logistic(ReferenceRanker):
 
     def scores(self, samples: Sequence[Sample]) -> np.ndarray:
         return _history_hot(samples, len(self.bias))[0] @ self.weight + self.bias  # (patients, codes) logits
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        from scipy.special import expit
+
+        return expit(scores)
 
 
 class Gru(ReferenceRanker):
@@ -226,6 +241,11 @@ class Gru(ReferenceRanker):
                 blocks.append(self.network["output"](last))
         return torch.cat(blocks).numpy()  # (patients, codes) logits
 
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        from scipy.special import expit
+
+        return expit(scores)
+
     def _states(self, histories: list[list[list[int]]]) -> tuple:
         """The state after each visit (patients, visits, dimension), and which visits exist (patients, visits) bool."""
         import torch
@@ -279,15 +299,22 @@ def fit_threshold(scores: np.ndarray, samples: Sequence[Sample]) -> float:
 
 
 def rank_function(ranker: ReferenceRanker, validation: Sequence[Sample]) -> Callable[[Sequence[Sample]], Ranking]:
-    """A fitted ranker as a function from samples to their ranking, cut at a threshold fitted on validation.
+    """A fitted ranker as a function from samples to their ranking, cut at a threshold fitted on validation, with its
+    probabilities, or its scores where it has none.
 
     MERA has the same form, so that metrics and controls treat all rankers alike.
     """
+    import numpy as np
+
     threshold = fit_threshold(ranker.scores(validation), validation)
 
     def rank(samples: Sequence[Sample]) -> Ranking:
         scores = ranker.scores(samples)
-        return Ranking(order_from_scores(scores), Cut((scores >= threshold).sum(axis=1), "threshold"))
+        order, cut = order_from_scores(scores), Cut((scores >= threshold).sum(axis=1), "threshold")
+        probabilities = ranker.probabilities(scores)
+        if probabilities is None:
+            return Ranking(order, cut, scores=np.take_along_axis(scores, order, axis=1))
+        return Ranking(order, cut, np.take_along_axis(probabilities, order, axis=1))
 
     return rank
 

@@ -1,9 +1,9 @@
 """Coarser labels: the same rankings read as rankings of groups of codes.
 
 The true groups of a patient are those of the true codes. A ranker with probabilities ranks groups by the summed probabilities
-of their codes: the expected number of the group's codes in the visit. For other rankers, a group takes the place of its first
-code (this project's choice). Ties go to the group that comes first. `recall@k` and `weighted_f1` are those of
-[`~mera_hf.evaluation.metrics`], but over groups; weighted F1 is taken at the number of true groups.
+of their codes: the expected number of the group's codes in the visit. For a ranker without, as copying the history, a group
+takes the place of its first code (this project's choice). Ties go to the group that comes first. `recall@k` and
+`weighted_f1` are those of [`~mera_hf.evaluation.metrics`], but over groups; weighted F1 is taken at the number of true groups.
 
 | grouping | groups |
 |---|---|
@@ -149,7 +149,7 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     found = table(report["metrics"])
     lead = (
         "How well the right kind of disease is found where the exact code is not asked for. A group's probability is "
-        "the sum of its codes' probabilities."
+        "the sum of its codes' probabilities; where the history is copied, it has the place of its first code."
     )
     return [Paragraph(lead), found, Paragraph("* best ranker of its group and column.", "muted")] if found else []
 

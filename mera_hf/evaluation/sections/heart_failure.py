@@ -2,7 +2,9 @@
 
 The score of a ranker with probabilities is the chance of at least one of these codes, 1 - prod(1 - p), as if they were
 independent (this project's choice). Unlike a sum it stays between 0 and 1, so F1 can cut it at 0.5 as the field does. A ranker
-without probabilities is scored by the place of its first such code: it has an AUC but no F1. Both are scikit-learn's.
+that has scores but no probabilities, as copying the history, is scored by its best such code: it has an AUC but no F1. Both
+are scikit-learn's. The place of a code in a ranking is no score here: a place says little between patients, since it
+depends on how much else the patient has. So a ranker that has only its ranking is left out.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import Block, Paragraph, Table
-from mera_hf.evaluation.bootstrap import BLOCK_RESAMPLES, RESAMPLES, all_draws, percentiles
+from mera_hf.evaluation.bootstrap import BLOCK_RESAMPLES, RESAMPLES, all_draws, interval
 from mera_hf.evaluation.figures import FEWEST_PATIENTS, TOO_FEW, columns_of, percent, ranker_rows
-from mera_hf.evaluation.rankings.ranked import RankedPatients
+from mera_hf.evaluation.rankings.ranked import RankedPatients, Ranking
 
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
     section: dict[str, Any] = {"patients_with": int(truth.sum()), "rankers": {}, "intervals": {}}
     weights = all_draws(len(patients), resamples, seed)  # (patients, draws)
     for name, ranking in patients.rankings.items():
-        scores = _scores(ranking.order, ranking.probabilities, is_code)
+        scores = _scores(ranking, is_code)
+        if scores is None:
+            continue
         figures = {"auc": float(roc_auc_score(truth, scores))}
         if ranking.probabilities is not None:
             figures["f1"] = float(f1_score(truth, scores > 0.5, zero_division=0))
@@ -55,25 +59,29 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
             draws = {"auc": _resampled_auc(truth, scores, weights)}
             if ranking.probabilities is not None:
                 draws["f1"] = _resampled_f1(truth, scores > 0.5, weights)
-            section["intervals"][name] = {metric: percentiles(values) for metric, values in draws.items()}
+            section["intervals"][name] = {
+                metric: interval(figures[metric], values, 0) for metric, values in draws.items()
+            }
     return section
 
 
-def _scores(order: np.ndarray, probabilities: np.ndarray | None, is_code: np.ndarray) -> np.ndarray:
-    """A score of heart failure for each patient, (patients,) float64."""
+def _scores(ranking: Ranking, is_code: np.ndarray) -> np.ndarray | None:
+    """A score of heart failure for each patient, (patients,) float64, from probabilities or else from scores."""
     import numpy as np
 
-    scores = np.empty(len(order))
-    for start in range(0, len(order), 1024):
+    if ranking.probabilities is None and ranking.scores is None:
+        return None
+    found = np.empty(len(ranking.order))
+    for start in range(0, len(ranking.order), 1024):
         rows = slice(start, start + 1024)
-        chosen = is_code[order[rows]]  # (rows, K)
-        if probabilities is not None:
-            chances = np.minimum(probabilities[rows][chosen].astype(float), 1 - 1e-12)
+        chosen = is_code[ranking.order[rows]]  # (rows, K)
+        if ranking.probabilities is not None:
+            chances = np.minimum(ranking.probabilities[rows][chosen].astype(float), 1 - 1e-12)
             absent = np.bincount(chosen.nonzero()[0], weights=np.log1p(-chances), minlength=len(chosen))  # (rows,) log
-            scores[rows] = -np.expm1(absent)
+            found[rows] = -np.expm1(absent)
         else:
-            scores[rows] = -np.where(chosen.any(axis=1), chosen.argmax(axis=1), order.shape[1])
-    return scores
+            found[rows] = np.where(chosen, ranking.scores[rows], -np.inf).max(axis=1)
+    return found
 
 
 def _resampled_auc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -117,8 +125,9 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     if heart.get("patients_with") is not None:
         lead += f" It was for {heart['patients_with']:,} of {metrics['dataset']['patients']:,} patients."
     lead += (
-        " AUC is the chance that a patient with heart failure is ranked above one without; 50 is guessing. A ranker without "
-        "probabilities has no F1."
+        " AUC is the chance that a patient with heart failure is ranked above one without; 50 is guessing. Patients are "
+        "ranked by the probability of any such code, which F1 cuts at 0.5. Copying the history has no probabilities: its "
+        "scores give an AUC and no F1."
     )
     return [Paragraph(lead), found]
 
