@@ -182,7 +182,7 @@ def test_a_long_history_loses_its_oldest_visits(t5):
     )
     assert len(whole) == 13 and cut == whole[:2] + whole[6:]
     dataset = TimelineDataset([row], encoder_of(model, tokenizer, 15))
-    assert dataset.dropped_visits == 1
+    assert dataset.unread_visits == 1
 
 
 # -- config and checkpoints ---------------------------------------------------------------------------------------

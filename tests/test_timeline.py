@@ -66,7 +66,7 @@ def test_timeline_by_hand(llama):
     assert timeline.decision_visits == [1, 1, 2, 2, 2, 2]
     assert timeline.decision_given == [0, 1, 0, 1, 2, 3]
     assert timeline.visits == [[2, 4], [7], [1, 3, 9]]
-    assert timeline.dropped_visits == 0
+    assert timeline.unread_visits == 0
 
 
 def test_first_visit_and_history_by_hand(llama):
@@ -107,20 +107,20 @@ def test_max_length_cuts_the_oldest_visits(llama):
     model.config.use_profile = False
     patient = {"visits": [visit(1, 2), visit(3), visit(4, 5), visit(6)]}  # 4, 3, 4 and 3 tokens behind 2 of the head
     whole = encoder_of(model, tokenizer, 16).encode(patient)
-    assert len(whole.input_ids) == 16 and whole.dropped_visits == 0
+    assert len(whole.input_ids) == 16 and whole.unread_visits == 0
     cut = encoder_of(model, tokenizer, 15).encode(patient)
-    assert cut.dropped_visits == 1
+    assert cut.unread_visits == 1
     assert cut.input_ids == whole.input_ids[:2] + whole.input_ids[6:]
     assert cut.decision_visits == [1, 1, 2, 2, 2, 3, 3]
     assert cut.visits == whole.visits  # the history term still sees them
     assert cut.decisions == [place - 4 for place in whole.decisions]
     # The last visit is the first to be kept, even where an older one would fit
     short = encoder_of(model, tokenizer, 5).encode(patient)
-    assert short.input_ids[2:] == [start, code + 6, eov] and short.dropped_visits == 3
+    assert short.input_ids[2:] == [start, code + 6, eov] and short.unread_visits == 3
     assert encoder_of(model, tokenizer, 4).encode(patient).decisions == []
     # Of a history nothing but the mark of the next visit has to fit
     open_visit = encoder_of(model, tokenizer, 3).encode_history(patient)
-    assert open_visit.input_ids[2:] == [start] and open_visit.decisions == [2] and open_visit.dropped_visits == 4
+    assert open_visit.input_ids[2:] == [start] and open_visit.decisions == [2] and open_visit.unread_visits == 4
     assert encoder_of(model, tokenizer, 6).encode_history(patient).input_ids[2:] == [start, code + 6, eov, start]
 
 
@@ -179,7 +179,7 @@ def test_histories_of_a_timeline_are_those_before_each_target(llama):
     assert list(encoder.encode_history(row).histories) == [4]
     # What `max_length` cuts from the sequence stays in the history
     cut = encoder_of(*llama, len(timeline.input_ids) - 1).encode(row)
-    assert cut.dropped_visits and cut.histories[3] == timeline.histories[3]
+    assert cut.unread_visits and cut.histories[3] == timeline.histories[3]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -327,9 +327,9 @@ def test_max_length_of_a_tree_is_that_of_its_longest_way(llama):
     _, _, start, eov, code = marks(model)
     row = {"visits": [visit(1, 2), visit(3), visit(4, 5)]}  # 2 of the head, 4, 3, and 3 of the branch
     whole = encoder_of(model, tokenizer, 12).encode_tree(row, orders=3)
-    assert (whole.reach, whole.dropped_visits, len(whole.branches)) == (12, 0, 6)
+    assert (whole.reach, whole.unread_visits, len(whole.branches)) == (12, 0, 6)
     cut = encoder_of(model, tokenizer, 11).encode_tree(row, orders=3)
-    assert (cut.reach, cut.dropped_visits) == (8, 1)
+    assert (cut.reach, cut.unread_visits) == (8, 1)
     assert cut.input_ids[:8] == [*whole.input_ids[:2], start, code + 3, eov, start, code + 3, start]
     assert cut.branches[0] == (5, 2) and cut.histories[0] == whole.histories[0]
     assert encoder_of(model, tokenizer, 4).encode_tree(row).decisions == []

@@ -68,7 +68,7 @@ def test_patients_whose_last_visit_does_not_fit_are_counted(llama):
         {"profile": None, "visits": [{"codes": CODES[:1]}, {"codes": CODES[:2]}]},
     ]
     dataset = TimelineDataset(rows, encoder_of(model, tokenizer, 6))
-    assert (len(dataset), dataset.left_out, dataset.dropped_visits) == (1, 1, 1)
+    assert (len(dataset), dataset.left_out, dataset.unread_visits) == (1, 1, 1)
     assert dataset[0].decisions == [2, 3, 4]
     with pytest.raises(InputError, match="`max_length` is 5, shorter than the last visit of every patient; raise it"):
         TimelineDataset(rows, encoder_of(model, tokenizer, 5))

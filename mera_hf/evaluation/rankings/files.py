@@ -1,7 +1,8 @@
 """Files of rankings: how `mera predict` and `mera evaluate` write them, and how other models supply theirs.
 
 Parquet, one row per patient: `patient_id` (string), `codes` (list of string, the ranking, best first), `set_size` (integer
-or null: size of the predicted set, the first codes) and `probabilities` (list of float for `codes`; optional, not read).
+or null: size of the predicted set, the first codes), and, optional and not read here, `probabilities` (list of float for
+`codes`) and `unread_visits` (integer: oldest visits that the model did not read, as the history is longer than it reads).
 """
 
 from __future__ import annotations
@@ -44,8 +45,16 @@ def rankings_table(
             "codes": pa.ListArray.from_arrays(ends, pa.array(codes, pa.string()).take(pa.array(order.ravel()))),
             "probabilities": pa.ListArray.from_arrays(ends, pa.array(ranking.probabilities[rows].ravel())),
             "set_size": pa.array(ranking.set_sizes[rows], pa.int32()),
+            "unread_visits": _unread(ranking, rows),
         }
     )
+
+
+def _unread(ranking: ModelRanking, rows: slice) -> pa.Array:
+    import pyarrow as pa
+
+    unread = ranking.unread_visits
+    return pa.nulls(len(ranking.order[rows]), pa.int32()) if unread is None else pa.array(unread[rows], pa.int32())
 
 
 def write_rankings(path: str | Path, patient_ids: Sequence[str], codes: Sequence[str], ranking: ModelRanking) -> None:
