@@ -135,7 +135,9 @@ def _run_dataset(args: argparse.Namespace) -> int:
         print(f"{summary['patients']:,} patients ranked{without}, in {summary['seconds']:,} seconds")
         if summary["unread_visits"]:
             patients, visits = summary["patients_with_unread_visits"], summary["unread_visits"]
-            print(f"longer histories than are read: {patients:,} patients, whose {visits:,} oldest visits were not read")
+            print(
+                f"longer histories than are read: {patients:,} patients, whose {visits:,} oldest visits were not read"
+            )
         print(f"written to {args.output_dir}: predict.json and {summary['parts']:,} files part-*.parquet")
     return 0
 

@@ -41,7 +41,8 @@ class Prompt:
                 or left out) and `visits`, oldest first, each with `codes` such as `ICD9CM:250.23` and perhaps a `text`.
 
         Raises:
-            `KeyError`: for a code that the model does not know. `ValueError`: for a profile that is longer than the model reads.
+            `KeyError`: for a code that the model does not know.
+            `ValueError`: for a profile that is longer than the model reads.
         """
         recipe = self.recipe
         head, mark = [*recipe["bos"], recipe["profile"]], recipe["visit"]
@@ -51,7 +52,9 @@ class Prompt:
         longest = recipe["max_length"]
         if longest is not None:
             if len(head) + 1 > longest:
-                raise ValueError(f"the profile takes {len(head) + 1} tokens, and the model reads {longest}; shorten it.")
+                raise ValueError(
+                    f"the profile takes {len(head) + 1} tokens, and the model reads {longest}; shorten it."
+                )
             while len(head) + sum(map(len, visits)) + 1 > longest:
                 del visits[0]
         return [*head, *chain.from_iterable(visits), mark]

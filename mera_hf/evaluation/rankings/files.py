@@ -45,16 +45,9 @@ def rankings_table(
             "codes": pa.ListArray.from_arrays(ends, pa.array(codes, pa.string()).take(pa.array(order.ravel()))),
             "probabilities": pa.ListArray.from_arrays(ends, pa.array(ranking.probabilities[rows].ravel())),
             "set_size": pa.array(ranking.set_sizes[rows], pa.int32()),
-            "unread_visits": _unread(ranking, rows),
+            "unread_visits": pa.array(ranking.unread_visits[rows], pa.int32()),
         }
     )
-
-
-def _unread(ranking: ModelRanking, rows: slice) -> pa.Array:
-    import pyarrow as pa
-
-    unread = ranking.unread_visits
-    return pa.nulls(len(ranking.order[rows]), pa.int32()) if unread is None else pa.array(unread[rows], pa.int32())
 
 
 def write_rankings(path: str | Path, patient_ids: Sequence[str], codes: Sequence[str], ranking: ModelRanking) -> None:
