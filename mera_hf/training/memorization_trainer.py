@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mera_hf.data.memorizing import Pair, memorizing_pairs
+from mera_hf.errors import InputError
 from mera_hf.training.distributed import is_sharded, own_rows
 from mera_hf.training.memorization_config import MemorizationTrainerConfig
 from mera_hf.training.stage import StageTrainer
@@ -100,8 +101,8 @@ class MemorizationTrainer(StageTrainer):
         kwargs: passed to `transformers.Trainer`.
 
     Raises:
-        [`InputError`]: for a model without code tokens, a foreign tokenizer, or a quantised model whose gradients would be
-            wrong, see [`guard_quantised`].
+        [`InputError`]: for a model without code tokens, a foreign tokenizer, pairs that the model has no positions for, or a
+            quantised model whose gradients would be wrong, see [`guard_quantised`].
     """
 
     args: MemorizationTrainerConfig
@@ -123,11 +124,13 @@ class MemorizationTrainer(StageTrainer):
         guard_quantised(model)
         processing_class = tokenizer_of(model, processing_class)
         self.codes = codes if codes is not None else model.config.codes
+        pairs = PairDataset(memorizing_pairs(self.codes, groups=args.groups), processing_class)
+        _check_positions(pairs, model.config)
         super().__init__(
             model=model,
             args=args,
             data_collator=PairCollator(processing_class.pad_token_id or 0, model.config.decoder_start_token_id),
-            train_dataset=PairDataset(memorizing_pairs(self.codes, groups=args.groups), processing_class),
+            train_dataset=pairs,
             # The Trainer asks for a dataset before it evaluates; `evaluate` below generates answers instead
             eval_dataset=PairDataset(memorizing_pairs(self.codes[:1]), processing_class),
             processing_class=processing_class,
@@ -188,6 +191,17 @@ class MemorizationTrainer(StageTrainer):
         if wanted is not None and min(both) >= wanted:
             self.control.should_training_stop = True
         return metrics
+
+
+def _check_positions(dataset: PairDataset, config) -> None:
+    """Refuse pairs that are longer than the language model has positions for, before it is trained on them."""
+    # Answers are generated in batches, as long as the longest
+    longest = max(len(question) for question, _ in dataset.items) + max(len(answer) for _, answer in dataset.items)
+    if config.position_limit is not None and longest > config.position_limit:
+        raise InputError(
+            f"questions and answers take up to {longest} tokens, and the {config.text_config.model_type} model has positions "
+            f"for {config.position_limit}; use a base with more, or fewer `codes`."
+        )
 
 
 def _asks(labels: torch.Tensor) -> torch.Tensor:

@@ -70,8 +70,9 @@ class MeraTrainerConfig(StageConfig):
         head_learning_rate (`float`, *optional*):
             Learning rate of code bias and history term; `learning_rate` without it.
         max_length (`int`, *optional*):
-            Longest timeline in tokens; the oldest visits are left out until it fits. In a tree, the longest way from the
-            start to the end of a branch.
+            Longest history in tokens, the profile and the mark of the next visit among them; the oldest visits are left out
+            until it fits, and the codes of the visit to predict come on top. Written into the model, so that whatever reads
+            it keeps to it. Without it that of the model, or as many tokens as the base has positions for.
         layout (`str`, *optional*, defaults to `"timeline"`):
             How a patient is written in training: `timeline`, every visit once, history of the visits behind it, or `tree`,
             the history once, as `history_text` has it, and behind it the codes to predict alone, in `orders` orders. For

@@ -1,7 +1,8 @@
 """Files of rankings: how `mera predict` and `mera evaluate` write them, and how other models supply theirs.
 
 Parquet, one row per patient: `patient_id` (string), `codes` (list of string, the ranking, best first), `set_size` (integer
-or null: size of the predicted set, the first codes) and `probabilities` (list of float for `codes`; optional, not read).
+or null: size of the predicted set, the first codes), and, optional and not read here, `probabilities` (list of float for
+`codes`) and `unread_visits` (integer: oldest visits that the model did not read, as the history is longer than it reads).
 
 Those of `mera predict` rank the visit after the last one, from all visits of the patient. They say so in the metadata of the
 file and are not read, since their visit is in no dataset and they have seen the last one.
@@ -53,6 +54,7 @@ def rankings_table(
             "codes": pa.ListArray.from_arrays(ends, pa.array(codes, pa.string()).take(pa.array(order.ravel()))),
             "probabilities": pa.ListArray.from_arrays(ends, pa.array(ranking.probabilities[rows].ravel())),
             "set_size": pa.array(ranking.set_sizes[rows], pa.int32()),
+            "unread_visits": pa.array(ranking.unread_visits[rows], pa.int32()),
         }
     )
 
