@@ -8,7 +8,7 @@ from mera_hf.evaluation.figures import AS_WELL, COLUMNS, format_figure, mean_of,
 from mera_hf.evaluation.sections.controls import CONTROLS
 from mera_hf.evaluation.sections.severity import SAYS as MEASURES
 from mera_hf.experiments.ontology import finding
-from mera_hf.experiments.variants import PARTS
+from mera_hf.experiments.variants import PARTS, row_title
 
 
 SURE = 0.05  # level for the p-value, which is corrected for all rows
@@ -137,7 +137,7 @@ def _eov(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[st
     for where, ending in (("at EOV's own logit", OWN_CUT), ("where validation puts the cut", "")):
         others = [(row, rows.get(f"{name}{ending}", {})) for name, row in rows.items() if row["seconds"] is not None]
         said = [
-            f"{row['title']}, {verdicts(other, metrics[:1])}" for row, other in others[1:] if "differences" in other
+            f"{row_title(row)}, {verdicts(other, metrics[:1])}" for row, other in others[1:] if "differences" in other
         ]
         if said:
             sentences.append(f"Against the recipe, both cut {where}: {'; '.join(said)}.")
@@ -219,7 +219,7 @@ def _of_choices(rows: Sequence[dict], metrics: Sequence[str], none: str) -> str:
     worse = [row for row in rows if {judge(each) for each in _judged(row, metrics)} & {"worse", "a little worse"}]
     text = f"{best}: {none}; {', '.join(changes)}."
     if worse:
-        named = [f"{row['title']} ({_short(row, metrics)})" for row in worse]
+        named = [f"{row_title(row)} ({_short(row, metrics)})" for row in worse]
         text += f" Shown to do worse: {', '.join(named)}."
     return text
 
@@ -241,7 +241,8 @@ def _control(name: str, row: dict, metrics: Sequence[str]) -> str:
 
 
 def _sentence(row: dict, metrics: Sequence[str]) -> str:
-    return f"{row['title'][0].upper()}{row['title'][1:]}: {verdicts(row, metrics)}."
+    title = row_title(row)
+    return f"{title[0].upper()}{title[1:]}: {verdicts(row, metrics)}."
 
 
 def _of_empty_sets(row: dict) -> str:

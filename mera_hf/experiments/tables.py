@@ -5,6 +5,7 @@ from __future__ import annotations
 from mera_hf.blocks import Table, markdown_table, plain_table, text_table
 from mera_hf.evaluation.figures import COLUMNS, format_figure, mean_of, p_text, points
 from mera_hf.evaluation.sections.severity import SAYS, correlation_rows
+from mera_hf.experiments.variants import row_title
 from mera_hf.icd import LEVELS
 
 
@@ -31,7 +32,7 @@ def figures_table(result: dict) -> Table:
     shown = [m for m in SHOWN if any(m in row["test"] for row in result["rows"])]
     rows = [
         [
-            row["title"],
+            row_title(row),
             format_figure("recall@20", row["validation"].get("recall@20")),
             *(format_figure(metric, row["test"].get(metric)) for metric in shown),
             "–" if row["seconds"] is None else f"{mean_of(row['seconds']):.0f}",
@@ -43,16 +44,16 @@ def figures_table(result: dict) -> Table:
 
 def differences_table(result: dict) -> Table:
     """The paired differences of the metrics that the experiment is judged by."""
-    titles = {row["name"]: row["title"] for row in result["rows"]}
+    titles = {row["name"]: row_title(row) for row in result["rows"]}
     rows = []
     for row in result["rows"]:
         if row.get("same"):
-            rows.append([row["title"], titles[row["against"]], "the same training", *["–"] * 5])
+            rows.append([row_title(row), titles[row["against"]], "the same training", *["–"] * 5])
         for each in row.get("differences", ()):
             if each["metric"] in result["metrics"]:
                 rows.append(
                     [
-                        row["title"],
+                        row_title(row),
                         titles[row["against"]],
                         COLUMNS[each["metric"]],
                         points(each["difference"]),
@@ -67,7 +68,7 @@ def differences_table(result: dict) -> Table:
 
 def options_table(result: dict) -> Table:
     """What each row changes in the recipe."""
-    rows = [[row["title"], f"`{' '.join(row['options'])}`"] for row in result["rows"] if row["options"]]
+    rows = [[row_title(row), f"`{' '.join(row['options'])}`"] for row in result["rows"] if row["options"]]
     return plain_table(["", "changes the recipe by"], rows)
 
 
