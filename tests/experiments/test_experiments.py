@@ -12,7 +12,7 @@ from tiny import CODES, patients, tiny_mera
 from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.sections.severity import spearman
-from mera_hf.experiments import NAMES
+from mera_hf.experiments import NAMES, held_out
 from mera_hf.experiments.conclusions import ONE_SEED, answer, conclusion, judge, points, strength, verdicts
 from mera_hf.experiments.decoding import as_ranking, decode_greedily
 from mera_hf.experiments.eov import eov_knowledge
@@ -405,6 +405,32 @@ def memorization(memorized, random, **more):
         row("rows_shuffled", "rows shuffled", ("better", "equal"), "rows_encoder"),
     ]
     return result_of("memorization", rows, memorization=ASKED, **more)
+
+
+def test_held_out_codes_have_a_sentence_tables_and_a_note():
+    figures = {"count": 7, "exact_match": 0.0, "token_f1": 0.25}
+    groups = [
+        {"question": question, "codes": codes, "visits": visits, **figures, **place}
+        for question, place in (("code_to_definition", {}), ("definition_to_code", {"place": 12.34}))
+        for codes in held_out.KINDS
+        for visits in ("all", "6-20")
+    ]
+    model = {"name": "held_out", "title": "decoder (llama)", "parameters": 1_234_567, "groups": groups}
+    part = {"share": 0.2, "codes": 77, "models": [model]}
+    old = memorization(("better", "equal"), ("worse", "worse"))
+    new = old | {"memorization": ASKED | {"held_out": part}}
+    said = conclusion(new).removeprefix(conclusion(old))
+    assert said == (
+        " With 20 % of the codes held out of the questions, the decoder (llama) gives the definition of the others in 0.0 % "
+        "of cases and of these in 0.0 % (token F1 25.0 and 25.0), and the code of a definition in 0.0 % and 0.0 %; the right "
+        "code stands at place 12.3 and 12.3 of 77 on average, by chance at 39.0."
+    )
+    page = experiment_markdown(new | {"says": ""}, {})
+    assert "| decoder (llama): held-out codes, words trained on | 7 | 0.0 | 25.0 | 0.0 | 25.0 | 12.3 |" in page
+    assert "held-out codes, words trained on, 6-20 visits | 7 |" in page and "<= 5 visits" not in page
+    assert "Parameters: decoder (llama) 1,234,567." in page
+    assert "held-out codes, words trained on, 6-20 visits" in experiment_text(new | {"says": ""})
+    assert "held-out" not in experiment_markdown(old | {"says": ""}, {}), "older files are without"
 
 
 def test_memorizing_in_short():
