@@ -5,7 +5,8 @@ N = all codes \ (Y u K), anc_l(c) the ancestor of c at level l.
 
     L_CL  = mean over c in Y, weighted mean over levels l of
             -log( exp(s_c/tau) / (exp(s_c/tau) + sum_{n in N_l(c)} exp(s_n/tau)) )               [`contrastive_loss`]
-            N_0(c) = N;  N_l(c) = {n in N : anc_l(n) = anc_l(c)};  levels where N_l(c) is empty are skipped
+            N_0(c) = N;  N_l(c) = {n in N : anc_l(n) = anc_l(c)};  levels where N_l(c) is empty are skipped,
+            and a code that has a rival at none counts as 0
             (`softmax`: the other codes of Y are in the sum at level 0 too, so P(c) is the share of c in the visit)
     L_DCE = - mean_{c in Y} log( exp(s_c) / (exp(e) + sum_{y in Y} exp(s_y)) )                   [`confidence_loss`]
             - log( exp(e) / (exp(e) + sum_{n in N} exp(s_n)) )

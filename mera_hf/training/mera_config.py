@@ -34,7 +34,7 @@ class MeraTrainerConfig(StageConfig):
             are dealt out among its places at random, by `seed`.
         levels (`list[str]`, *optional*):
             Levels of the contrastive loss: `space` (all codes), `chapter`, `block`, `category`, `subcategory1` ...; all that
-            the hierarchy has by default.
+            the hierarchy has by default. A code that has a rival at none of them adds nothing to this loss.
         level_weights (`dict[str, float]`, *optional*):
             Weight of each level in the mean over levels; 1 where a level is not named.
         tau (`float`, *optional*, defaults to `1.0`):

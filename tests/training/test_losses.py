@@ -298,6 +298,23 @@ def test_hand_computed_contrastive_loss():
     torch.testing.assert_close(weighted, (space + 3 * chapter) / 4)
 
 
+def test_a_code_without_a_rival_at_the_only_level_counts_as_zero():
+    """Codes 0 and 2 are true, and of the chapters {0, 1} and {2} the second has nothing to contrast."""
+    batch = {
+        "visit_codes": torch.tensor([[0, 2]]),
+        "visit_patient": torch.tensor([0]),
+        "decision_visit": torch.tensor([0, 0]),
+        "decision_given": torch.tensor([0, 1]),
+    }
+    targets = DecisionTargets.from_batch(batch, 3)
+    hierarchy = Hierarchy({"chapter": [0, 0, 1]}, 3, ["chapter"])
+    logits = torch.tensor([[3.0, 2.0, 1.0, 1.0]]).log().repeat(2, 1).requires_grad_()
+    loss = contrastive_loss(Pools.from_logits(logits, targets, hierarchy, 1.0), targets, hierarchy, {})
+    torch.testing.assert_close(loss, torch.stack([torch.tensor(5 / 3).log() / 2, torch.tensor(0.0)]))
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient[0, :2].all() and not gradient[0, 2:].any() and not gradient[1].any()
+
+
 def test_hand_computed_confidence_loss():
     batch = {
         "visit_codes": torch.tensor([[0, 2]]),
