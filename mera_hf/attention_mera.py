@@ -112,8 +112,8 @@ def check_attention(decoder, reach: int, branches: bool) -> None:
     window = _window(config)
     if window and reach > window:
         raise ValueError(
-            f"the attention of this model looks {window} tokens back, and a sequence has {reach}; set `max_length` to "
-            f"{window} or less, or use `layout: timeline` without `packing`."
+            f"the attention of this model looks {window} tokens back, and a sequence has {reach}; set `max_length` to less "
+            "(the visit to predict comes on top of it), or use `layout: timeline` without `packing`."
         )
 
 

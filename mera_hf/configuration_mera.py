@@ -54,6 +54,10 @@ class MeraConfig(PreTrainedConfig):
         positions (`str`, *optional*, defaults to `"token"`):
             `"token"`: one position per token, as language models have it. `"visit"`: the codes of a visit share a position,
             since their order means nothing (this project's choice; for `history_text="code"` and a decoder alone).
+        max_length (`int`, *optional*):
+            Longest history in tokens, the profile and the mark of the next visit among them; the oldest visits are left out
+            until it fits. Training writes it, and whatever reads the checkpoint keeps to it. Without it, as checkpoints
+            from before it are, a history is read whole, or as far as a table of positions goes.
         calibration (`list[float]`, *optional*):
             Weights of the log-odds that a code is in the next visit, fitted on validation, see
             [`MeraForDiagnosis.log_odds`]; without it the log-odds are the code logit less the EOV logit.
@@ -101,6 +105,7 @@ class MeraConfig(PreTrainedConfig):
     history_term: bool = True
     hidden_dropout: float = 0.0
     positions: str = "token"
+    max_length: int | None = None
     calibration: list[float] | None = None
     eov_value: float = 0.5
     rerank_depth: int = 0
@@ -121,7 +126,7 @@ class MeraConfig(PreTrainedConfig):
         self.check_choices()
 
     def check_choices(self) -> None:
-        """Raise a `ValueError` for a way to write the history that does not exist; also called where fields change later."""
+        """Raise a `ValueError` for a history that cannot be written or read so; also called where fields change later."""
         if self.history_text not in HISTORY_TEXTS:
             raise ValueError(f"`history_text` is {self.history_text!r}; choose one of {', '.join(HISTORY_TEXTS)}.")
         if self.positions not in POSITIONS:
@@ -134,6 +139,38 @@ class MeraConfig(PreTrainedConfig):
             raise ValueError(
                 f"`positions='visit'` needs a decoder alone: {self.text_config.model_type} counts positions by itself."
             )
+        self.reading_length()
+
+    def reading_length(self, max_length: int | None = None) -> int | None:
+        """The longest history in tokens that is read: `max_length`, or the field without it; `None` where there is no end.
+
+        Raises:
+            `ValueError`: for a length below 1, or beyond `position_limit`.
+        """
+        length, limit = self.max_length if max_length is None else max_length, self.position_limit
+        if length is None:
+            # Rotary positions have no end, and before there was this field histories beyond the limit were read with them
+            rotary = getattr(self.text_config.get_text_config(), "rope_parameters", None)
+            return None if rotary else limit
+        if length < 1:
+            raise ValueError(f"`max_length` is {length}; it must be 1 or more.")
+        if limit is not None and length > limit:
+            raise ValueError(
+                f"`max_length` is {length}, and the {self.text_config.model_type} model has positions for {limit} tokens; "
+                f"set it to {limit} or less."
+            )
+        return length
+
+    @property
+    def position_limit(self) -> int | None:
+        """The most tokens that the language model has positions for, as its config says; `None` where there is no end.
+
+        T5's positions are distances: the `n_positions` of some of its configs is the length that it was trained with.
+        """
+        text = self.text_config.get_text_config()
+        names = ("max_position_embeddings", "max_encoder_position_embeddings", "max_seq_len")  # most, LED, MPT
+        limits = [limit for limit in (getattr(text, name, None) for name in names) if limit is not None and limit > 0]
+        return min(limits, default=None)
 
     def conformal_threshold(self, coverage: float, coverage_of: str) -> float:
         """The threshold of `conformal` for a level; a `ValueError` that names the levels where there is none."""

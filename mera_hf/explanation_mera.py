@@ -111,6 +111,8 @@ class Explanation:
         set_size (`int`): codes above EOV.
         expected_codes (`float`): number of codes that the model expects in the next visit, the sum of all probabilities.
         codes (`list[ExplainedCode]`): the explained codes.
+        unread_visits (`int`): so many of the oldest visits were not read, see `MeraRanking`. Leaving them out changes the
+            history term alone.
     """
 
     visits: list[list[str]]
@@ -118,6 +120,7 @@ class Explanation:
     set_size: int
     expected_codes: float
     codes: list[ExplainedCode]
+    unread_visits: int = 0
 
     def branches(self, code: ExplainedCode) -> list[list[Effect]]:
         """The effects on a code: each visit with its codes behind it, and what else is left out, the largest first."""
@@ -170,8 +173,8 @@ def explain(
         codes (sequence of `str`, *optional*): codes to explain, such as `ICD9CM:428.0`; the first of the ranking without it.
         top_k (`int`, *optional*, defaults to 3): how many of the first are explained where `codes` is not given.
         batch_size (`int`, *optional*, defaults to 64): timelines in a forward pass.
-        max_length (`int`, *optional*): longest timeline in tokens, see [`TimelineEncoder`]. What is left out makes room, so
-            that older visits may come into sight.
+        max_length (`int`, *optional*): longest history in tokens; that of the config without it, see [`MeraConfig`]. What is
+            left out makes room, so that older visits may come into sight.
         progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
         batch_tokens (`int`, *optional*, defaults to 4096): tokens in a forward pass, padding among them.
 
@@ -180,14 +183,15 @@ def explain(
 
     Raises:
         `ValueError`: for a `top_k`, `batch_size` or `batch_tokens` below 1, an empty `codes`, a code that the model does not
-            know, or a foreign tokenizer.
+            know, a foreign tokenizer, or a `max_length` that the model has no positions for or that not even the profile
+            fits into.
     """
     for name, value in (("top_k", top_k), ("batch_size", batch_size), ("batch_tokens", batch_tokens)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` is {value}; it must be 1 or more.")
     if codes is not None and not codes:
         raise ValueError("`codes` is empty; name one code at least, or leave it out for the first of the ranking.")
-    encoder = TimelineEncoder(model.config, tokenizer)
+    encoder = TimelineEncoder(model.config, tokenizer, max_length)
     unknown = [code for code in codes or () if code not in encoder.code_index]
     if unknown:
         raise ValueError(
@@ -227,7 +231,8 @@ def explain(
             )
         )
     visits = [[names[code] for code in visit] for visit in read.visits]
-    return Explanation(visits, profile, int(set_sizes[0]), float(probabilities.sum()), explained)
+    unread = encoder.encode_history(read).unread_visits
+    return Explanation(visits, profile, int(set_sizes[0]), float(probabilities.sum()), explained, unread)
 
 
 @dataclass
@@ -415,6 +420,7 @@ class _Text:
         name = self.part(effect)
         if effect.kind == "visit":
             number = effect.visits[0]
+            name += ", not read" if number <= self.explanation.unread_visits else ""
             codes = " ".join(code.removeprefix(self.prefix) for code in visits[number - 1])
             name += f", the last: {codes}" if number == len(visits) > 1 else f": {codes}"
         elif effect.kind == "code":

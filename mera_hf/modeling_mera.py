@@ -95,6 +95,8 @@ class MeraRanking:
         logits (`torch.FloatTensor` of shape `(N, K)`): code logits in the order of `order`.
         probabilities (`torch.FloatTensor` of shape `(N, K)`): P(code in the next visit), see `MeraForDiagnosis.log_odds`.
         eov_logits (`torch.FloatTensor` of shape `(N,)`): logit of the end of the visit.
+        unread_visits (`torch.LongTensor` of shape `(N,)`, *optional*): number of oldest visits that were not read because the
+            history is longer than `max_length`; their codes count in the history term alone. [`rank`] gives it.
     """
 
     order: torch.Tensor
@@ -102,6 +104,7 @@ class MeraRanking:
     logits: torch.Tensor
     probabilities: torch.Tensor
     eov_logits: torch.Tensor
+    unread_visits: torch.Tensor | None = None
 
 
 class RankingHead(nn.Module):
@@ -441,7 +444,7 @@ class MeraForDiagnosis(PreTrainedModel):
             tokenizer (`PreTrainedTokenizerBase`): the tokenizer of this checkpoint.
             top_k (`int`, *optional*): length of the ranking; all codes without it.
             batch_size (`int`, *optional*, defaults to 64): patients in a forward pass; timelines are sorted by length.
-            max_length (`int`, *optional*): longest timeline in tokens, see [`TimelineEncoder`].
+            max_length (`int`, *optional*): longest history in tokens; that of the config without it, see [`MeraConfig`].
             progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
             batch_tokens (`int`, *optional*): tokens in a forward pass, padding among them; no limit without it.
             coverage, coverage_of (*optional*): sets of a known coverage in place of those above EOV, see [`decide`].
@@ -451,7 +454,8 @@ class MeraForDiagnosis(PreTrainedModel):
 
         Raises:
             `ValueError`: for a `top_k`, `batch_size` or `batch_tokens` below 1, no patient, a code that the model does not
-                know, a foreign tokenizer, or a `coverage` that was not fitted.
+                know, a foreign tokenizer, a `max_length` that the model has no positions for or that not even a profile fits
+                into, or a `coverage` that was not fitted.
         """
         for name, value in (("top_k", top_k), ("batch_size", batch_size), ("batch_tokens", batch_tokens)):
             if value is not None and value < 1:
@@ -463,7 +467,9 @@ class MeraForDiagnosis(PreTrainedModel):
         for batch_rows, output, batch in batches:
             rows += batch_rows
             history = (batch["history_codes"], batch["history_values"])
-            parts.append(self.decide(output, *history, top_k, coverage, coverage_of))
+            ranking = self.decide(output, *history, top_k, coverage, coverage_of)
+            ranking.unread_visits = batch["unread_visits"]
+            parts.append(ranking)
         where = torch.tensor(rows, dtype=torch.long).argsort()
         return MeraRanking(
             *(torch.cat([getattr(part, name) for part in parts])[where] for name in MeraRanking.__dataclass_fields__)
@@ -485,7 +491,8 @@ class MeraForDiagnosis(PreTrainedModel):
         `patients` may be what [`TimelineEncoder.read`] made of them.
 
         Yields:
-            the rows of `patients` in the batch, the [`MeraOutput`] with one decision for each, and the batch.
+            the rows of `patients` in the batch, the [`MeraOutput`] with one decision for each, and the batch, with the number
+            of `unread_visits` of each, int64 of shape `(B,)`.
         """
         encoder = TimelineEncoder(self.config, tokenizer, max_length)
         timelines = [encoder.encode_history(patient) for patient in patients]
@@ -499,7 +506,9 @@ class MeraForDiagnosis(PreTrainedModel):
                 some = [timelines[row] for row in rows]
                 batch = collate_timelines(some, pad) if start is None else collate_pairs(some, pad, start)
                 batch = {name: tensor.to(self.device) for name, tensor in batch.items() if name in FORWARD_INPUTS}
-                yield rows, self(**batch), batch
+                output = self(**batch)
+                batch["unread_visits"] = torch.tensor([timeline.unread_visits for timeline in some])
+                yield rows, output, batch
         finally:
             self.train(training)
 

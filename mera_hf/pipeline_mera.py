@@ -55,7 +55,9 @@ class DiagnosisPredictionPipeline(Pipeline):
         batch_size (`int`, *optional*, defaults to 64): patients in a forward pass.
 
     Returns, for each patient, a dict of
-        `visits` (`list[list[str]]`): the codes as they were read.
+        `visits` (`list[list[str]]`): the codes as they were understood.
+        `unread_visits` (`int`): so many of the oldest visits were not read, as the history is longer than the model reads, see
+            `max_length` of [`MeraConfig`]; their codes count in the history term alone.
         `set_size` (`int`): codes in the predicted set, which may be more than `top_k`.
         `threshold`, or `coverage` and `coverage_of`: where given.
         `ordered_for_weighted_f1` (`int`): so many of the first stand in the order of their worth for weighted F1, see
@@ -179,6 +181,7 @@ class DiagnosisPredictionPipeline(Pipeline):
             "patients": patients,
             "how": {"threshold": threshold} if threshold is not None else options if coverage is not None else {},
             "set_sizes": sizes.tolist(),
+            "unread_visits": ranking.unread_visits.tolist(),
             "rows": [part[:, :top_k].tolist() for part in (ranking.order, ranking.probabilities, inside)],
             "explanations": explanations,
         }
@@ -187,7 +190,8 @@ class DiagnosisPredictionPipeline(Pipeline):
         """The results of a batch of patients in words."""
         how, results = outputs["how"], []
         mark = "in_set" if how else "above_eov"
-        for patient, size, *rows in zip(outputs["patients"], outputs["set_sizes"], *outputs["rows"], strict=True):
+        columns = (outputs[name] for name in ("patients", "set_sizes", "unread_visits"))
+        for patient, size, unread, *rows in zip(*columns, *outputs["rows"], strict=True):
             visits = [visit["codes"] for visit in patient["visits"]]
             history = {code for visit in visits for code in visit}
             ranking = [
@@ -203,9 +207,8 @@ class DiagnosisPredictionPipeline(Pipeline):
                 for rank, (index, probability, inside) in enumerate(zip(*rows, strict=True), start=1)
             ]
             by_worth = 0 if "coverage" in how else min(self.model.config.rerank_depth, len(ranking))
-            results.append(
-                {"visits": visits, "set_size": size, **how, "ordered_for_weighted_f1": by_worth, "ranking": ranking}
-            )
+            result = {"visits": visits, "unread_visits": unread, "set_size": size, **how}
+            results.append({**result, "ordered_for_weighted_f1": by_worth, "ranking": ranking})
         for result, explanation in zip(results, outputs["explanations"], strict=False):
             result["explanation"] = explanation.to_dict()
         return results

@@ -52,7 +52,7 @@ class Timeline:
         decision_given: for each decision, how many codes of that visit stand before it.
         visits: the code indices of each visit, in the order in which they are written; of each branch where it branches.
         histories: for each visit with decisions, the codes before it and their features, see [`history_entries`].
-        dropped_visits: number of oldest visits that `max_length` cut from the sequence (not from the history term).
+        unread_visits: number of oldest visits that `max_length` cut from the sequence (not from the history term).
         branches: for each branch, the positions of its first token and of the first token of the trunk that it does not
             see. Branches follow the trunk and each other; a timeline without any is one sequence.
     """
@@ -64,7 +64,7 @@ class Timeline:
     decision_given: list[int]
     visits: list[list[int]]
     histories: dict[int, tuple[list[int], list[list[float]]]]
-    dropped_visits: int = 0
+    unread_visits: int = 0
     branches: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -117,16 +117,25 @@ class TimelineEncoder:
     Args:
         config (`MeraConfig`): names the codes, their tokens and how the history is written.
         tokenizer (`PreTrainedTokenizerBase`): the tokenizer that holds the code tokens.
-        max_length (`int`, *optional*): longest sequence in tokens; the oldest visits are left out until it fits.
+        max_length (`int`, *optional*): longest history in tokens, that of the config without it, see [`MeraConfig`].
+
+    What is read of a history does not depend on the visit that follows: head, visits and the mark of the next visit take at
+    most `max_length` tokens, the oldest visits are left out until they do, and the codes of the visit to predict come on top.
+    All visits of a timeline begin where the history of the last one does, so that an earlier one may see less of its own. Of
+    a visit to predict that goes beyond the positions of the language model, the decisions out there are left out; the first
+    one, which ranks, never is.
 
     Raises:
-        `ValueError`: where the tokenizer lacks the code tokens, or holds them at other ids than the model expects.
+        `ValueError`: where the tokenizer lacks the code tokens, or holds them at other ids than the model expects; for a
+            `max_length` below 1 or beyond the positions of the language model; when a patient is written, where not even the
+            profile fits.
     """
 
     def __init__(self, config, tokenizer, max_length: int | None = None):
         check_code_tokens(config, tokenizer)
         self.config = config
-        self.max_length = max_length
+        self.max_length = config.reading_length(max_length)
+        self.position_limit = None if self.max_length is None else config.position_limit
         codes = config.codes
         self.code_index = {code: index for index, code in enumerate(codes)}
         self.vocabularies = [code.split(":")[0] for code in codes]  # ICD9CM, ICD10CM
@@ -137,6 +146,7 @@ class TimelineEncoder:
         # Reading a field of a config costs more than all else that is done for a visit
         self.visit_mark, self.eov, self.with_text = config.visit_token_id, config.eov_token_id, config.use_visit_text
         self.shared_positions = config.positions == "visit"
+        self.in_pairs = config.is_encoder_decoder
 
     def _segments(self) -> list[list[int]]:
         """The tokens of each code in a history."""
@@ -212,9 +222,7 @@ class TimelineEncoder:
         patient = self._drawn(patient, shuffle)
         trunk, visits = list(patient.head), patient.visits
         blocks = [self._block(codes, tail) for codes, tail in zip(visits, patient.tails, strict=True)]
-        # Nothing follows the last visit, so that it has branches alone
-        lengths = [len(tokens) for tokens, _, _ in blocks[:-1]] + [1 + len(codes) for codes in visits[-1:]]
-        first = self._first_visit_that_fits(len(trunk), lengths)
+        first = self._first_read(trunk, blocks[:-1])  # nothing follows the last visit, so that it has branches alone
         steps, limits = [0] + [1] * (len(trunk) - 1), {}
         for number in range(first, len(blocks)):
             limits[number] = len(trunk)
@@ -222,7 +230,7 @@ class TimelineEncoder:
                 trunk = trunk + blocks[number][0]
                 steps += blocks[number][1]
 
-        timeline = Timeline(trunk, list(itertools.accumulate(steps)), [], [], [], [], {}, dropped_visits=first)
+        timeline = Timeline(trunk, list(itertools.accumulate(steps)), [], [], [], [], {}, unread_visits=first)
         for number in range(max(first, first_target), len(blocks)):
             codes, limit = visits[number], limits[number]
             history = history_entries(visits[:number], self.vocabularies)
@@ -230,15 +238,14 @@ class TimelineEncoder:
                 if order and shuffle is not None:
                     codes = shuffle.sample(codes, len(codes))
                 start = len(timeline.input_ids)
-                timeline.input_ids += [
-                    self.visit_mark,
-                    *(self.config.code_token_start + code for code in codes),
-                ]
-                steps = self._steps(1 + len(codes))
+                count = len(self._within_positions(limit, range(1 + len(codes))))
+                tokens = [self.visit_mark, *(self.config.code_token_start + code for code in codes)]
+                timeline.input_ids += tokens[:count]
+                steps = self._steps(count)
                 timeline.positions += [timeline.positions[limit - 1] + step for step in itertools.accumulate(steps)]
                 timeline.decisions += range(start, len(timeline.input_ids))
-                timeline.decision_visits += [len(timeline.branches)] * (1 + len(codes))
-                timeline.decision_given += range(1 + len(codes))
+                timeline.decision_visits += [len(timeline.branches)] * count
+                timeline.decision_given += range(count)
                 timeline.histories[len(timeline.branches)] = history
                 timeline.visits.append(codes)
                 timeline.branches.append((start, limit))
@@ -273,15 +280,15 @@ class TimelineEncoder:
     def _write(self, patient: Patient, first_target: int, open_visit: bool) -> Timeline:
         head, visits = patient.head, patient.visits
         blocks = [self._block(codes, tail) for codes, tail in zip(visits, patient.tails, strict=True)]
-        tail = [self.visit_mark] if open_visit else []
-        first = self._first_visit_that_fits(len(head) + len(tail), [len(tokens) for tokens, _, _ in blocks])
+        first = self._first_read(head, blocks if open_visit else blocks[:-1])
 
-        timeline = Timeline(list(head), [], [], [], [], visits, {}, dropped_visits=first)
+        timeline = Timeline(list(head), [], [], [], [], visits, {}, unread_visits=first)
         steps = [0] + [1] * (len(head) - 1)
         for number in range(first, len(blocks)):
             tokens, block_steps, places = blocks[number]
             if number >= first_target:
                 start = len(timeline.input_ids)
+                places = self._within_positions(start, places)
                 timeline.decisions += [start + place for place in places]
                 timeline.decision_visits += [number] * len(places)
                 timeline.decision_given += range(len(places))
@@ -291,21 +298,42 @@ class TimelineEncoder:
             timeline.decisions.append(len(timeline.input_ids))
             timeline.decision_visits.append(len(blocks))
             timeline.decision_given.append(0)
-            timeline.input_ids += tail
+            timeline.input_ids.append(self.visit_mark)
             steps.append(1)
+        elif not self.in_pairs:  # whose encoder does not read the visit to predict
+            timeline.input_ids, steps = timeline.input_ids[: self.position_limit], steps[: self.position_limit]
         timeline.positions = list(itertools.accumulate(steps))
         for number in dict.fromkeys(timeline.decision_visits):
             timeline.histories[number] = history_entries(visits[:number], self.vocabularies)
         return timeline
 
-    def _first_visit_that_fits(self, fixed: int, lengths: list[int]) -> int:
+    def _first_read(self, head: list[int], history: list[tuple]) -> int:
+        """Number of the first visit of a history, as [`_block`] writes its visits, that is read."""
         if self.max_length is None:
             return 0
-        room, first = self.max_length - fixed, len(lengths)
-        while first > 0 and lengths[first - 1] <= room:
+        room, first = self.max_length - len(head) - 1, len(history)  # one for the mark of the next visit
+        if room < 0:
+            raise ValueError(
+                f"`max_length` is {self.max_length}, but the profile of a patient takes {len(head) + 1} tokens with the marks "
+                "around it; raise it, or shorten the profile."
+            )
+        while first > 0 and len(history[first - 1][0]) <= room:
             first -= 1
-            room -= lengths[first]
+            room -= len(history[first][0])
         return first
+
+    def _within_positions(self, start: int, places: Sequence[int]) -> list[int]:
+        """The places of decisions in a visit whose mark stands at `start` that the language model has positions for."""
+        if self.position_limit is None:
+            return list(places)
+        before = 1 if self.in_pairs else start  # a decoder begins with its start token
+        return [place for place in places if before + place < self.position_limit]
+
+
+def unread_text(visits: int) -> str:
+    """A sentence on the visits of a history that were not read; nothing if all were."""
+    which = "The oldest visit was" if visits == 1 else f"The oldest {visits} visits were"
+    return f"{which} not read: the history is longer than this model reads." if visits else ""
 
 
 def history_entries(visits: list[list[int]], vocabularies: list[str]) -> tuple[list[int], list[list[float]]]:
@@ -510,4 +538,5 @@ __all__ = [
     "collate_timelines",
     "history_entries",
     "profile_text",
+    "unread_text",
 ]

@@ -24,6 +24,8 @@ LESS = {
     "no_history_term": ["--history-term", "false"],
     "no_code_bias": ["--code-bias", "false"],
     "no_head": ["--history-term", "false", "--code-bias", "false"],
+    "levels_only_chapter": ["--levels", "chapter"],
+    "levels_only_finest": ["--levels", "subcategory1"],
     "levels_chapter": ["--levels", "space", "chapter"],
     "levels_finest": ["--levels", "space", "subcategory1"],
     "levels_all": ["--levels", "space", "chapter", "block", "category", "subcategory1"],

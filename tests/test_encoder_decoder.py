@@ -178,11 +178,11 @@ def test_a_long_history_loses_its_oldest_visits(t5):
     row = {"visits": [visit(1, 2), visit(3), visit(4, 5), visit(6)]}
     whole, cut = (
         collate_pairs([encoder_of(model, tokenizer, length).encode(row)], 0, 0)["input_ids"][-1].tolist()
-        for length in (None, 15)
+        for length in (None, 13)
     )
     assert len(whole) == 13 and cut == whole[:2] + whole[6:]
-    dataset = TimelineDataset([row], encoder_of(model, tokenizer, 15))
-    assert dataset.dropped_visits == 1
+    dataset = TimelineDataset([row], encoder_of(model, tokenizer, 13))
+    assert dataset.unread_visits == 1
 
 
 # -- config and checkpoints ---------------------------------------------------------------------------------------

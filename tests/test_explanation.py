@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from dataclasses import asdict
 
 import pytest
@@ -182,12 +183,29 @@ def test_a_history_that_does_not_fit_is_explained_as_it_is_ranked(llama):
     model.double()
     row = patient(*[[A, B], [C], [B, C]] * 3)
     options = {"max_length": 18}
-    code = model.explain(row, tokenizer, top_k=1, **options).codes[0]
+    explanation = model.explain(row, tokenizer, top_k=1, **options)
+    code = explanation.codes[0]
     log_odds, _, rank, _ = said(model, tokenizer, row, code.code, **options)
     assert rank == 1 and log_odds != said(model, tokenizer, row, code.code)[0]
     for effect in code.effects:
         other, _, rank, _ = said(model, tokenizer, without(row, effect), code.code, **options)
         assert effect.log_odds == pytest.approx(log_odds - other, abs=1e-6) and effect.rank_without == rank
+    (unread,) = model.rank([row], tokenizer, **options).unread_visits.tolist()
+    assert 0 < unread < 9 and explanation.unread_visits == explanation.to_dict()["unread_visits"] == unread
+    assert model.explain(row, tokenizer).unread_visits == 0
+    model.config.max_length = 18
+    assert model.explain(row, tokenizer, top_k=1) == explanation
+
+
+def test_the_text_says_which_visits_were_not_read(llama):
+    model, tokenizer = llama
+    row = patient(*[[A, B], [C], [B, C]] * 3)
+    explanation = model.explain(row, tokenizer, top_k=len(CODES), max_length=18)
+    lines = [
+        line for line in explanation.to_text().splitlines() if re.search(r" visit \d", line) and "Codes in" not in line
+    ]
+    said = {int(re.search(r"visit (\d)", line)[1]): "not read" in line for line in lines}
+    assert said and all(unread == (number <= explanation.unread_visits) for number, unread in said.items())
 
 
 def test_patients_of_whom_little_is_known(llama):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny import CODES, TEXTS, encoder_of, patients, tiny_mera
 
+from mera_hf.errors import InputError
 from mera_hf.modeling_mera import FORWARD_INPUTS
 from mera_hf.timeline_mera import (
     HISTORY_FEATURES,
@@ -12,10 +13,12 @@ from mera_hf.timeline_mera import (
     TimelineEncoder,
     batches_by_length,
     check_code_tokens,
+    collate_pairs,
     collate_timelines,
     history_entries,
     profile_text,
 )
+from mera_hf.training.code_tokens import configure
 
 
 def visit(*codes: int, text: str | None = None) -> dict:
@@ -66,7 +69,7 @@ def test_timeline_by_hand(llama):
     assert timeline.decision_visits == [1, 1, 2, 2, 2, 2]
     assert timeline.decision_given == [0, 1, 0, 1, 2, 3]
     assert timeline.visits == [[2, 4], [7], [1, 3, 9]]
-    assert timeline.dropped_visits == 0
+    assert timeline.unread_visits == 0
 
 
 def test_first_visit_and_history_by_hand(llama):
@@ -106,22 +109,94 @@ def test_max_length_cuts_the_oldest_visits(llama):
     _, _, start, eov, code = marks(model)
     model.config.use_profile = False
     patient = {"visits": [visit(1, 2), visit(3), visit(4, 5), visit(6)]}  # 4, 3, 4 and 3 tokens behind 2 of the head
-    whole = encoder_of(model, tokenizer, 16).encode(patient)
-    assert len(whole.input_ids) == 16 and whole.dropped_visits == 0
-    cut = encoder_of(model, tokenizer, 15).encode(patient)
-    assert cut.dropped_visits == 1
+    # The history of the last visit and its mark; the codes of the visit come on top
+    whole = encoder_of(model, tokenizer, 14).encode(patient)
+    assert len(whole.input_ids) == 16 and whole.unread_visits == 0
+    cut = encoder_of(model, tokenizer, 13).encode(patient)
+    assert cut.unread_visits == 1
     assert cut.input_ids == whole.input_ids[:2] + whole.input_ids[6:]
     assert cut.decision_visits == [1, 1, 2, 2, 2, 3, 3]
     assert cut.visits == whole.visits  # the history term still sees them
     assert cut.decisions == [place - 4 for place in whole.decisions]
     # The last visit is the first to be kept, even where an older one would fit
-    short = encoder_of(model, tokenizer, 5).encode(patient)
-    assert short.input_ids[2:] == [start, code + 6, eov] and short.dropped_visits == 3
-    assert encoder_of(model, tokenizer, 4).encode(patient).decisions == []
+    short = encoder_of(model, tokenizer, 6).encode(patient)
+    assert short.input_ids[2:] == [start, code + 6, eov] and short.unread_visits == 3
+    assert encoder_of(model, tokenizer, 3).encode(patient) == short
     # Of a history nothing but the mark of the next visit has to fit
     open_visit = encoder_of(model, tokenizer, 3).encode_history(patient)
-    assert open_visit.input_ids[2:] == [start] and open_visit.decisions == [2] and open_visit.dropped_visits == 4
+    assert open_visit.input_ids[2:] == [start] and open_visit.decisions == [2] and open_visit.unread_visits == 4
     assert encoder_of(model, tokenizer, 6).encode_history(patient).input_ids[2:] == [start, code + 6, eov, start]
+
+
+@pytest.mark.parametrize("layout", ["encode", "encode_tree"])
+def test_what_is_read_does_not_depend_on_the_visit_to_predict(layout, llama):
+    for length in (20, 30, 45):
+        encoder = encoder_of(*llama, length)
+        for row in patients(12, seed=length, fewest_visits=4, most_visits=8):
+            history = encoder.encode_history({**row, "visits": row["visits"][:-1]})
+            assert len(history.input_ids) <= length
+            for target in (CODES[:1], CODES):
+                timeline = getattr(encoder, layout)({**row, "visits": [*row["visits"][:-1], {"codes": target}]})
+                at = timeline.decision_visits.index(timeline.decision_visits[-1])
+                assert timeline.unread_visits == history.unread_visits
+                begin, limit, _ = timeline.pieces[-1]
+                mark = timeline.decisions[at]
+                seen = timeline.input_ids[: limit or begin] + timeline.input_ids[begin or limit : mark + 1]
+                assert seen == history.input_ids
+                assert len(timeline.visits[-1]) == len(target)
+                assert timeline.decision_given[at:] == list(range(len(target) + 1))
+
+
+def test_the_length_of_the_config_is_that_of_every_encoder(llama):
+    model, tokenizer = llama
+    row = patients(1, seed=3, fewest_visits=4)[0]
+    model.config.max_length = 25
+    assert encoder_of(model, tokenizer).encode_history(row) == encoder_of(model, tokenizer, 25).encode_history(row)
+    assert encoder_of(model, tokenizer).encode_history(row).unread_visits > 0
+    assert encoder_of(model, tokenizer, 200).encode_history(row).unread_visits == 0  # an argument goes before it
+
+
+@pytest.mark.parametrize(("family", "layout"), [("gpt2", "encode"), ("gpt2", "encode_tree"), ("bart", "encode")])
+def test_decisions_beyond_the_positions_are_left_out_and_the_first_is_not(family, layout):
+    model, tokenizer = tiny_mera(family, use_profile=False)
+    limit = "n_positions" if family == "gpt2" else "max_position_embeddings"
+    setattr(model.config.text_config, limit, 12)
+    row = {"visits": [visit(1, 2), visit(3, 4, 5), visit(*range(15))]}  # 2 of the head, 4 and 5
+    encoder = encoder_of(model, tokenizer)
+    assert encoder.max_length == 12  # a table of positions ends
+    timeline = getattr(encoder, layout)(row)
+    # 2 + 4 + 5 tokens are before the mark, which has the last position; the decoder of BART begins anew
+    count = 1 if family == "gpt2" else 11
+    assert timeline.unread_visits == 0 and timeline.visits[-1] == list(range(15))
+    last = timeline.decision_visits[-1]
+    given = [n for n, at in zip(timeline.decision_given, timeline.decision_visits, strict=True) if at == last]
+    assert given == list(range(count))
+    assert timeline.positions[timeline.decisions[-1]] == 11 + count - 1
+    if family == "gpt2":
+        assert max(timeline.positions) == 11 and len(timeline.positions) == len(timeline.input_ids)
+    else:
+        batch = collate_pairs([timeline], 0, 0)
+        assert batch["input_ids"].shape[1] == 11 and batch["decoder_input_ids"].shape[1] == 12
+
+
+def test_a_profile_that_does_not_fit_is_refused(llama):
+    row = {"profile": {"sex": "F", "age": 70}, "visits": [visit(1)]}
+    message = "`max_length` is 5, but the profile of a patient takes 9 tokens .* raise it, or shorten the profile"
+    for write in (encoder_of(*llama, 5).encode, encoder_of(*llama, 5).encode_history):
+        with pytest.raises(ValueError, match=message):
+            write(row)
+
+
+def test_lengths_that_cannot_be_are_refused(llama):
+    for length, message in (
+        (0, "`max_length` is 0; it must be 1 or more"),
+        (257, "positions for 256 tokens; set it to"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            encoder_of(*llama, length)
+        with pytest.raises(InputError, match=message):
+            configure(llama[0], max_length=length)
+        llama[0].config.max_length = None
 
 
 @pytest.mark.parametrize("history_text", ["code", "code+description", "description"])
@@ -178,8 +253,8 @@ def test_histories_of_a_timeline_are_those_before_each_target(llama):
         assert history == history_entries(timeline.visits[:number], ["ICD9CM"] * len(CODES))
     assert list(encoder.encode_history(row).histories) == [4]
     # What `max_length` cuts from the sequence stays in the history
-    cut = encoder_of(*llama, len(timeline.input_ids) - 1).encode(row)
-    assert cut.dropped_visits and cut.histories[3] == timeline.histories[3]
+    cut = encoder_of(*llama, 20).encode(row)
+    assert cut.unread_visits and cut.histories[3] == timeline.histories[3]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -321,18 +396,18 @@ def test_positions_of_a_tree_are_those_of_the_timeline():
         assert [timeline.input_ids[at] for at in timeline.decisions] == [tree.input_ids[at] for at in tree.decisions]
 
 
-def test_max_length_of_a_tree_is_that_of_its_longest_way(llama):
+def test_max_length_of_a_tree_is_that_of_its_trunk(llama):
     model, tokenizer = llama
     model.config.use_profile = False
     _, _, start, eov, code = marks(model)
     row = {"visits": [visit(1, 2), visit(3), visit(4, 5)]}  # 2 of the head, 4, 3, and 3 of the branch
-    whole = encoder_of(model, tokenizer, 12).encode_tree(row, orders=3)
-    assert (whole.reach, whole.dropped_visits, len(whole.branches)) == (12, 0, 6)
-    cut = encoder_of(model, tokenizer, 11).encode_tree(row, orders=3)
-    assert (cut.reach, cut.dropped_visits) == (8, 1)
+    whole = encoder_of(model, tokenizer, 10).encode_tree(row, orders=3)  # 2, 4, 3 and the mark
+    assert (whole.reach, whole.unread_visits, len(whole.branches)) == (12, 0, 6)
+    cut = encoder_of(model, tokenizer, 9).encode_tree(row, orders=3)
+    assert (cut.reach, cut.unread_visits) == (8, 1)
     assert cut.input_ids[:8] == [*whole.input_ids[:2], start, code + 3, eov, start, code + 3, start]
     assert cut.branches[0] == (5, 2) and cut.histories[0] == whole.histories[0]
-    assert encoder_of(model, tokenizer, 4).encode_tree(row).decisions == []
+    assert encoder_of(model, tokenizer, 3).encode_tree(row).decision_given == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class CutRanking:
         eov_size (`int`): codes in the set at the fitted value of EOV.
         cut (`ChosenCut`): where the set ends.
         value (`float`): the value that the cut is at, or EOV's where the set has a known coverage.
+        unread_visits (`int`): oldest visits that the model did not read, as the history is longer than it reads.
     """
 
     rows: list[CodeRow]
@@ -59,6 +60,7 @@ class CutRanking:
     eov_size: int
     cut: ChosenCut
     value: float
+    unread_visits: int
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,20 @@ class Reading:
         row (`dict`): the patient as the model read it.
         output (`MeraOutput`): logits at one decision.
         history (`tuple[torch.Tensor, torch.Tensor]`): codes of the history and their features, as `decide` takes them.
+        unread_visits (`int`): oldest visits that the model did not read.
     """
 
     row: dict
     output: MeraOutput
     history: tuple[torch.Tensor, torch.Tensor]
+    unread_visits: int
 
 
 def read(model: MeraForDiagnosis, tokenizer, row: dict) -> Reading:
     """Run the model on a patient (`dict`, a row of a visits dataset)."""
     ((_, output, batch),) = model.decisions([row], tokenizer)
-    return Reading(row, output, (batch["history_codes"], batch["history_values"]))
+    history = (batch["history_codes"], batch["history_values"])
+    return Reading(row, output, history, int(batch["unread_visits"]))
 
 
 def ranked(model: MeraForDiagnosis, reading: Reading, cut: ChosenCut, top_k: int) -> CutRanking:
@@ -101,7 +106,7 @@ def ranked(model: MeraForDiagnosis, reading: Reading, cut: ChosenCut, top_k: int
         for rank, index in enumerate(order[:top_k].tolist(), start=1)
     ]
     value = model.config.eov_value if cut.value is None else cut.value
-    return CutRanking(rows, int(ranking.set_sizes[0]), int(eov_size), cut, value)
+    return CutRanking(rows, int(ranking.set_sizes[0]), int(eov_size), cut, value, reading.unread_visits)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mera_hf.app.codes import Codes
 from mera_hf.app.patient import EnteredPatient
 from mera_hf.app.reading import CutRanking, Reading, Scale
 from mera_hf.explanation_mera import Explanation
+from mera_hf.timeline_mera import unread_text
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -88,6 +89,7 @@ def ranking(
     return _render(
         "ranking",
         ranked=ranked,
+        unread=unread_text(ranked.unread_visits),
         history=patient.history,
         recorded=known,
         found=found,
@@ -125,6 +127,7 @@ def code(explanation: Explanation | None, patient: EnteredPatient, codes: Codes,
         digits=1 if largest >= 0.005 else 3,
         without=without,
         filled=patient.filled,
+        unread=explanation.unread_visits,
         profile=explanation.profile,
         expected=explanation.expected_codes,
         codes=codes,
@@ -145,6 +148,7 @@ def record(reading: Reading, ranked: CutRanking, patient: EnteredPatient, name: 
         "note": "For research, not for clinical decisions.",
         "profile": reading.row["profile"],
         "visits": [visit["codes"] for visit in reading.row["visits"]],
+        "unread_visits": reading.unread_visits,
         "set_size": ranked.size,
         **how,
         "ranking": [

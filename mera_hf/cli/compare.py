@@ -120,8 +120,11 @@ def is_file(path: str) -> bool:
     """Whether this is a file of rankings and not a checkpoint.
 
     Raises:
-        [`InputError`]: if it should be a file but is missing, or is a file of another kind.
+        [`InputError`]: if it should be a file but is missing, is a file of another kind, or is what `mera predict` wrote.
     """
+    from mera_hf.evaluation.rankings.files import NOT_MEASURED
+    from mera_hf.evaluation.rankings.predict import RUN_FILE
+
     file = Path(path)
     if path.endswith(".parquet") and not file.is_dir():
         if not file.exists():
@@ -129,4 +132,6 @@ def is_file(path: str) -> bool:
         return True
     if file.is_file():
         raise InputError(f"{path!r} is no folder of a checkpoint and no Parquet file of rankings (NAME.parquet).")
+    if (file / RUN_FILE).is_file() and not (file / "config.json").is_file():
+        raise InputError(f"{path!r} {NOT_MEASURED}")
     return False

@@ -12,8 +12,10 @@ DESCRIPTION = """\
 Find out what a part of the method is worth on a data set: train the recipe with and without it, with three seeds, and compare
 the trainings on the test patients, patient by patient.
 
-  memorization  is memorizing what the codes mean worth anything, and where the codes' rows start? Exact match by question
-  hierarchy     no levels of the ICD tree, chapter alone, finest alone, all; and all with the codes shuffled in the tree
+  memorization  is memorizing what the codes mean worth anything, and where the codes' rows start? Exact match by question;
+                and what a decoder and an encoder-decoder say of codes that were held out of the questions
+  hierarchy     levels of the contrastive loss: the whole space alone, chapter alone, finest alone, the space with either, all;
+                and all with the codes shuffled in the tree
   eov           what the end-of-visit token knows of sizes and severity, and what its loss brings
   ablation      without each part of the losses and of the model; full training or LoRA; naming codes one by one
   ontology      does the ICD tree match how codes occur together? Its groups, CCS or CCSR in the contrastive loss

@@ -19,8 +19,10 @@ patient ranked again. That says what the model used, not what causes a disease.
 Or rank those of every patient of a data set, millions if need be: a Parquet file with a row for each patient as
 `mera prepare` writes it, a folder of such files, or a prepared folder. All visits of a row are history; a patient
 without visits is ranked from the profile alone. The rankings go to DIR/part-*.parquet (patient_id, codes,
-probabilities, set_size), and DIR/predict.json says what was done. A run that was stopped goes on with --resume, and
-several processes share the work under `torchrun` (or on GPUs `accelerate launch`).
+probabilities, set_size, unread_visits), and DIR/predict.json says what was done. A run that was stopped goes on with
+--resume, and several processes share the work under `torchrun` (or on GPUs `accelerate launch`).
+
+Of a history that is longer than those the model was trained on, the oldest visits are not read; the result says how many.
 
 The predicted set is what stands above EOV. With --coverage 0.9 it is made large enough to hold, on average over patients,
 at least 90 % of the codes that the visit will have; with --coverage-of visits, all of them for at least 90 % of the patients.
@@ -91,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-length",
         type=int,
         metavar="N",
-        help="longest timeline in tokens; the oldest visits of longer ones are not read",
+        help="longest history in tokens (default: as in training); the oldest visits of longer ones are not read",
     )
     many.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     many.add_argument("--overwrite", action="store_true", help="replace the rankings in the output folder")
@@ -131,6 +133,11 @@ def _run_dataset(args: argparse.Namespace) -> int:
     if state.is_main_process:
         without = f", {summary['without_visits']:,} of them without visits" if summary["without_visits"] else ""
         print(f"{summary['patients']:,} patients ranked{without}, in {summary['seconds']:,} seconds")
+        if summary["unread_visits"]:
+            patients, visits = summary["patients_with_unread_visits"], summary["unread_visits"]
+            print(
+                f"longer histories than are read: {patients:,} patients, whose {visits:,} oldest visits were not read"
+            )
         print(f"written to {args.output_dir}: predict.json and {summary['parts']:,} files part-*.parquet")
     return 0
 
@@ -227,8 +234,13 @@ def predict(
 
 def as_table(result: dict) -> str:
     """The ranking for the terminal, with a line where EOV stands."""
+    from mera_hf.timeline_mera import unread_text  # imports torch
+
     width = max(len(row["code"]) for row in result["ranking"])
-    lines = ["history: " + "; ".join(" ".join(visit) for visit in result["visits"]), ""]
+    lines = ["history: " + "; ".join(" ".join(visit) for visit in result["visits"])]
+    if result["unread_visits"]:
+        lines.append(unread_text(result["unread_visits"]))
+    lines.append("")
     lines.append(f"{'rank':>4}  {'code':<{width}}  {'P(next visit)':>13}  description")
     above = "code above is" if result["set_size"] == 1 else f"{result['set_size']} codes above are"
     known = f"coverage {result['coverage']:.0%} of {result['coverage_of']}" if "coverage" in result else None

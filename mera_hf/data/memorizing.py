@@ -87,17 +87,22 @@ def _parent_description(code: str) -> str:
     return tree.description(parent) if parent else code
 
 
-def memorizing_pairs(codes: list[str], held_out: bool = False, groups: bool = True) -> list[Pair]:
+def memorizing_pairs(
+    codes: list[str], held_out: bool = False, groups: bool = True, among: list[str] | None = None
+) -> list[Pair]:
     """All pairs about `codes`: every training wording of every task, or the one held-out wording.
 
     Args:
         codes (`list[str]`): codes such as `ICD9CM:250.23`.
         held_out (`bool`, *optional*, defaults to `False`): the held-out wording instead of those for training.
         groups (`bool`, *optional*, defaults to `True`): whether to ask for the groups of a code.
+        among (`list[str]`, *optional*): codes among which definitions are told apart, `codes` in them; by default those.
     """
+    among = codes if among is None else among
+    told = dict(zip(among, definitions(among), strict=True))
     pairs = []
-    for code, definition in zip(codes, definitions(codes), strict=True):
-        token, tree = f"<{code}>", code_tree(code)
+    for code in codes:
+        token, tree, definition = f"<{code}>", code_tree(code), told[code]
         tasks: list[tuple[str, dict[str, str], str, str | None]] = [
             ("code_to_definition", {"code": token}, definition, None),
             ("definition_to_code", {"definition": definition}, token, None),

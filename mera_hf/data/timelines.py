@@ -30,8 +30,7 @@ class TimelineDataset(Dataset):
         rows (`datasets.Dataset` or `list[dict]`): a visits dataset; what a model reads from it is held in memory.
         encoder (`TimelineEncoder`): writes a patient.
         first_target (`int`, *optional*, defaults to 1): index of the first visit that is predicted; patients with fewer
-            visits, and those whose last visit is longer than the encoder's `max_length`, are left out and counted in
-            `left_out`.
+            visits are left out and counted in `left_out`.
         seed (`int`, *optional*, defaults to 0): seed of the code orders.
         prefix_share (`float`, *optional*, defaults to 1.0): share of the decisions after the first code of a visit
             that an epoch keeps; without an epoch all are kept.
@@ -43,9 +42,11 @@ class TimelineDataset(Dataset):
         patients (`PatientArrays`): the patients with a visit to predict.
         lengths: tokens of each timeline in an epoch.
         reach: the most tokens that a token attends to in any of them.
+        unread_visits: number of visits that the encoder's `max_length` cut from them.
 
     Raises:
-        [`InputError`]: where no patient has a visit to predict, or a code is not one of the model's.
+        [`InputError`]: where no patient has a visit to predict, a code is not one of the model's, or not even a profile fits
+            into `max_length`.
     """
 
     def __init__(
@@ -60,30 +61,23 @@ class TimelineDataset(Dataset):
     ):
         self.encoder, self.first_target, self.seed = encoder, first_target, seed
         self.prefix_share, self.orders, self.perturb_orders = prefix_share, orders, perturb_orders
-        self.patients, self.lengths, self.reach, self.dropped_visits = PatientArrays(), [], 0, 0
-        long_enough = 0
+        self.patients, self.lengths, self.reach, self.unread_visits = PatientArrays(), [], 0, 0
         try:
             for row in tqdm(rows, desc="reading patients", unit="patient", delay=5, disable=None):
                 if len(row["visits"]) <= first_target:
                     continue
-                long_enough += 1
                 patient = encoder.read(row)
                 timeline = self._written(patient, random.Random(0))
-                if timeline.decisions:
-                    self.patients.append(patient)
-                    self.lengths.append(len(timeline.input_ids))
-                    self.reach = max(self.reach, timeline.reach)
-                    self.dropped_visits += timeline.dropped_visits
+                self.patients.append(patient)
+                self.lengths.append(len(timeline.input_ids))
+                self.reach = max(self.reach, timeline.reach)
+                self.unread_visits += timeline.unread_visits
         except ValueError as error:
             raise InputError(f"the dataset does not fit the model: {error}") from error
-        if not long_enough:
+        if not len(self):
             raise InputError(
                 f"none of the {len(rows)} patients has more than {first_target} visits, so there is no visit to predict; "
                 "use a cohort with two visits or more."
-            )
-        if not len(self):
-            raise InputError(
-                f"`max_length` is {encoder.max_length}, shorter than the last visit of every patient; raise it."
             )
         self.left_out = len(rows) - len(self)
 

@@ -142,7 +142,7 @@ def compare_rankers(
         for name, runs in tqdm(tallies.items(), desc="intervals", unit="ranker")
     }
     metrics = build_metrics(
-        **setting.described(EACH_OWN, "cohort", None),
+        **setting.described({"target": "last", "candidates": "cohort", "history": EACH_OWN}, None),
         rankers={name: _figures([tally.measure() for tally in runs]) for name, runs in tallies.items()},
         controls={},
         intervals=bands,

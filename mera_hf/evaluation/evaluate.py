@@ -12,7 +12,7 @@ from mera_hf.evaluation.metrics import recall_curve
 from mera_hf.evaluation.rankings.model import rank_samples
 from mera_hf.evaluation.rankings.ranked import ModelRanking, RankedPatients, Ranking
 from mera_hf.evaluation.rankings.reference import REFERENCES
-from mera_hf.evaluation.rankings.setting import Setting
+from mera_hf.evaluation.rankings.setting import Setting, protocol
 from mera_hf.evaluation.results import Metrics, build_metrics
 from mera_hf.evaluation.sections import SECTIONS, calibration, name_of
 from mera_hf.evaluation.sections.controls import evaluation_controls
@@ -25,7 +25,6 @@ from mera_hf.evaluation.tally import tally_ranking
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from mera_hf.configuration_mera import MeraConfig
     from mera_hf.data.samples import Sample
     from mera_hf.modeling_mera import MeraForDiagnosis
 
@@ -108,10 +107,8 @@ def evaluate_checkpoint(
     probabilities = calibration.measure(model.config, ranking, samples, validation, setting.validation, severity)
     if probabilities is not None:
         sections["calibration"] = probabilities
-    all_ranked = len(codes) == len(prepared.codes)
-    candidates = "cohort" if all_ranked else f"{len(codes)} codes of the model"
-    parts = setting.described(_history(model.config), candidates, recipe) | {"rankers": rankers, **controls}
-    parts["findings"] = findings(parts | {"intervals": bands}, training, memorization, model.config.rerank_depth)
+    parts = setting.described(protocol(model.config, prepared.codes), recipe) | {"rankers": rankers, **controls}
+    parts["findings"] = findings(parts | {"intervals": bands}, training, memorization, model.config.to_dict())
     metrics = build_metrics(intervals=bands, **parts, **sections)
 
     report: dict[str, Any] = {
@@ -124,10 +121,3 @@ def evaluate_checkpoint(
         report["example"]["reordered"] = model.config.rerank_depth
     kept = {"patient_ids": setting.ids, "codes": codes, "ranking": ranking} if keep_rankings else None
     return Evaluation(metrics, report, kept)
-
-
-def _history(config: MeraConfig) -> str:
-    parts = ["codes" if config.history_text == "code" else config.history_text]
-    parts += ["profile"] if config.use_profile else []
-    parts += ["text of visits"] if config.use_visit_text else []
-    return " + ".join(parts)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mera_hf.errors import InputError
-from mera_hf.evaluation.bootstrap import BLOCK, percentiles, resampled
+from mera_hf.evaluation.bootstrap import BLOCK, interval, resampled
 from mera_hf.evaluation.tally import Tally
 
 
@@ -74,7 +74,7 @@ def compare(
             {
                 "metric": metric,
                 "difference": difference,
-                "interval": percentiles(drawn[0][metric] - drawn[1][metric]),
+                "interval": interval(difference, drawn[0][metric] - drawn[1][metric]),
                 "p": float((as_large + 1) / (permutations + 1)),
             }
         )

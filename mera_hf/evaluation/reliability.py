@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mera_hf.evaluation.bootstrap import draws, percentiles
+from mera_hf.evaluation.bootstrap import draws, interval
 from mera_hf.evaluation.figures import FEWEST_PATIENTS
 
 
@@ -168,4 +168,5 @@ def improvement(before: Reliability, after: Reliability) -> dict:
     import numpy as np
 
     falls = [before.ece(weights) - after.ece(weights) for weights in draws(len(before.count))]
-    return {"ece": float(before.ece()[0] - after.ece()[0]), "interval": percentiles(np.concatenate(falls))}
+    fall = float(before.ece()[0] - after.ece()[0])
+    return {"ece": fall, "interval": interval(fall, np.concatenate(falls))}

@@ -115,8 +115,8 @@ class Tally:
             sums[f"hits{ending}"] = hits.count(weights, self.n_codes)
         return sums
 
-    def figures(self, sums: dict[str, np.ndarray], patients: int) -> dict[str, np.ndarray]:
-        """The metrics from sums over `patients` patients: a dict of arrays of shape (draws,)."""
+    def figures(self, sums: dict[str, np.ndarray], patients: int | np.ndarray) -> dict[str, np.ndarray]:
+        """The metrics from sums over `patients` patients, one number or (draws,): a dict of arrays of shape (draws,)."""
         sum_of = dict(zip(self.values, sums["values"].T, strict=True))
         figures = {
             name: total / (sum_of["mean_true_size"] if name.split("@")[0] in POOLED else patients)

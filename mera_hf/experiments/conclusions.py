@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mera_hf.evaluation.figures import AS_WELL, COLUMNS, format_figure, mean_of, points
+from mera_hf.evaluation.figures import AS_WELL, COLUMNS, format_figure, mean_of, percent, points
 from mera_hf.evaluation.sections.controls import CONTROLS
 from mera_hf.evaluation.sections.severity import SAYS as MEASURES
+from mera_hf.experiments.held_out import DIRECTIONS, knowledge_of, place_text
 from mera_hf.experiments.ontology import finding
-from mera_hf.experiments.variants import PARTS
+from mera_hf.experiments.variants import PARTS, row_title
 
 
 SURE = 0.05  # level for the p-value, which is corrected for all rows
@@ -100,6 +101,27 @@ def _memorization(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -
         f"definition in {said[1]} of cases ({other[0]} and {other[1]} when asked in words that it was not trained on); "
         f"before, in {before[0]} and {before[1]}."
     )
+    if "held_out" in asked:  # older files are without
+        sentences += _of_held_out(asked["held_out"])
+    return sentences
+
+
+def _of_held_out(held_out: dict) -> list[str]:
+    """What each model says of codes that were not in the questions, against those that were."""
+    sentences = []
+    for model in held_out["models"]:
+        forward, back = ([knowledge_of(model, way, kind) for kind in ("seen", "held_out")] for way in DIRECTIONS)
+        said, alike, found = (
+            [percent(group[measure]) for group in groups]
+            for groups, measure in ((forward, "exact_match"), (forward, "token_f1"), (back, "exact_match"))
+        )
+        places = [place_text(group["place"]) for group in back]
+        sentences.append(
+            f"With {100 * held_out['share']:.0f} % of the codes held out of the questions, the {model['title']} gives the "
+            f"definition of the others in {said[0]} % of cases and of these in {said[1]} % (token F1 {alike[0]} and "
+            f"{alike[1]}), and the code of a definition in {found[0]} % and {found[1]} %; the right code stands at place "
+            f"{places[0]} and {places[1]} of {held_out['codes']:,} on average, by chance at {(held_out['codes'] + 1) / 2:.1f}."
+        )
     return sentences
 
 
@@ -137,7 +159,7 @@ def _eov(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -> list[st
     for where, ending in (("at EOV's own logit", OWN_CUT), ("where validation puts the cut", "")):
         others = [(row, rows.get(f"{name}{ending}", {})) for name, row in rows.items() if row["seconds"] is not None]
         said = [
-            f"{row['title']}, {verdicts(other, metrics[:1])}" for row, other in others[1:] if "differences" in other
+            f"{row_title(row)}, {verdicts(other, metrics[:1])}" for row, other in others[1:] if "differences" in other
         ]
         if said:
             sentences.append(f"Against the recipe, both cut {where}: {'; '.join(said)}.")
@@ -219,7 +241,7 @@ def _of_choices(rows: Sequence[dict], metrics: Sequence[str], none: str) -> str:
     worse = [row for row in rows if {judge(each) for each in _judged(row, metrics)} & {"worse", "a little worse"}]
     text = f"{best}: {none}; {', '.join(changes)}."
     if worse:
-        named = [f"{row['title']} ({_short(row, metrics)})" for row in worse]
+        named = [f"{row_title(row)} ({_short(row, metrics)})" for row in worse]
         text += f" Shown to do worse: {', '.join(named)}."
     return text
 
@@ -241,7 +263,8 @@ def _control(name: str, row: dict, metrics: Sequence[str]) -> str:
 
 
 def _sentence(row: dict, metrics: Sequence[str]) -> str:
-    return f"{row['title'][0].upper()}{row['title'][1:]}: {verdicts(row, metrics)}."
+    title = row_title(row)
+    return f"{title[0].upper()}{title[1:]}: {verdicts(row, metrics)}."
 
 
 def _of_empty_sets(row: dict) -> str:

@@ -46,11 +46,11 @@ def decode_greedily(
         codes in the order in which they were named, int32 of shape (samples, most), and how many of them were named before
         EOV was likelier than the next one, of shape (samples,): with EOV, the list would have ended there.
     """
-    encoder = TimelineEncoder(model.config, tokenizer)
+    most = min(most, model.config.num_codes)
+    encoder = TimelineEncoder(model.config, tokenizer, _reading_length(model.config, most))
     patients = [encoder.read(patient) for patient in model_patients(samples, model.config.codes)]
     lengths = [sum(map(len, patient.visits)) for patient in patients]
     batches = batches_by_length(range(len(patients)), lengths, batch_size)
-    most = min(most, model.config.num_codes)
     named: list[list[int]] = [[] for _ in patients]
     ends = np.full(len(patients), most)
     training = model.training
@@ -65,6 +65,12 @@ def decode_greedily(
                     ends[row] = min(ends[row], count)
     model.train(training)
     return np.array(named, dtype=np.int32), ends
+
+
+def _reading_length(config, most: int) -> int | None:
+    """The longest history behind which there are positions for the codes that are named."""
+    length, limit = config.reading_length(), config.position_limit
+    return length if length is None or limit is None else min(length, limit - most)
 
 
 @torch.no_grad()

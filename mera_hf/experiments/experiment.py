@@ -22,8 +22,17 @@ from mera_hf.evaluation.tally import Tally, tally_ranking
 from mera_hf.experiments.conclusions import OWN_CUT, conclusion
 from mera_hf.experiments.decoding import MOST, as_ranking, decoded
 from mera_hf.experiments.eov import decided, eov_knowledge
+from mera_hf.experiments.held_out import over_runs
 from mera_hf.experiments.ontology import ontology_analysis
-from mera_hf.experiments.runs import ExperimentSetting, Run, arguments_of, finish_memorizing, finish_runs
+from mera_hf.experiments.runs import (
+    ExperimentSetting,
+    Run,
+    arguments_of,
+    finish_held_out,
+    finish_memorizing,
+    finish_runs,
+    memorizing_start,
+)
 from mera_hf.experiments.variants import RECIPE, Design, Variant, plan
 from mera_hf.training.recipe import recipe_name
 
@@ -87,12 +96,13 @@ def run_experiment(name: str, setting: ExperimentSetting, seeds: Sequence[int] =
             )
     _, model_args, mera_args = arguments_of(setting, Variant(RECIPE, ""), seeds[0])
     planned = plan(name, codes, mera_args.encoder, model_args.use_peft)
-    start = model_args.model_name_or_path
-    if start and Path(start, "memorization.json").is_file() and any(each.memorized for each in planned.variants):
-        raise InputError(
-            f"`model_name_or_path` is {start}, which has memorized already; name its base model, so that memorizing can be "
-            "compared with not memorizing."
-        )
+    if any(each.memorized for each in planned.variants):
+        for start in (model_args.model_name_or_path, memorizing_start(setting)):
+            if start and Path(start, "memorization.json").is_file():
+                raise InputError(
+                    f"`model_name_or_path` is {start}, which has memorized already; name its base model, so that memorizing "
+                    "can be compared with not memorizing."
+                )
     runs = finish_runs(setting, planned.variants, seeds, jobs)
 
     candidates = _candidates(runs[planned.variants[0].name][0])
@@ -123,10 +133,11 @@ def run_experiment(name: str, setting: ExperimentSetting, seeds: Sequence[int] =
     }
     if name == "memorization":
         asked = finish_memorizing(setting, seeds, jobs)
-        result[name] = {
+        shares = {
             when: {question: over_seeds([each[when][question] for each in asked]) for question in asked[0][when]}
             for when in asked[0]
         }
+        result[name] = shares | {"held_out": over_runs(finish_held_out(setting, seeds, jobs))}
     if name == "eov":
         severity = target_severity(prepared.splits["test"], samples)
         result[name] = eov_knowledge(runs[RECIPE], samples, candidates, severity)

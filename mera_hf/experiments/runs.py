@@ -26,9 +26,10 @@ from mera_hf.data.prepared import Prepared, read_report
 from mera_hf.errors import InputError
 from mera_hf.evaluation.metrics import evaluate_ranking, ks_up_to
 from mera_hf.evaluation.rankings.model import rank_samples
+from mera_hf.experiments.held_out import HELD_OUT_SHARE, draw_codes, encoder_decoder_like, measure_knowledge
 from mera_hf.experiments.variants import RECIPE, Variant
 from mera_hf.files import whole_file, write_json
-from mera_hf.training.checkpoints import load_model
+from mera_hf.training.checkpoints import candidate_codes, load_model
 from mera_hf.training.memorization_config import MemorizationTrainerConfig
 from mera_hf.training.memorization_trainer import exact_match
 from mera_hf.training.memorize import memorize_parsed
@@ -125,8 +126,8 @@ def fingerprint(setting: ExperimentSetting, variant: Variant) -> dict:
     return known | (_memorizing_fingerprint(setting) if variant.memorized else {})
 
 
-def _memorizing_fingerprint(setting: ExperimentSetting) -> dict:
-    trainer, *others = (asdict(part) for part in _memorizing_arguments(setting, "unused"))
+def _memorizing_fingerprint(setting: ExperimentSetting, *options: str) -> dict:
+    trainer, *others = (asdict(part) for part in _memorizing_arguments(setting, "unused", *options))
     return {"memorizing": _hash([{k: v for k, v in trainer.items() if k not in UNTOLD}, *others])}
 
 
@@ -178,6 +179,11 @@ def finish_runs(
     }
 
 
+def memorizing_start(setting: ExperimentSetting) -> str | None:
+    """The checkpoint that the memorizing recipe starts from, if there are both."""
+    return None if setting.memorizing is None else _memorizing_arguments(setting, "unused")[1].model_name_or_path
+
+
 def memorizing_folder(setting: ExperimentSetting, seed: int) -> Path:
     """Where the checkpoint that memorized the codes with this seed is kept."""
     return setting.runs / f"memorizing-{seed}"
@@ -204,6 +210,39 @@ def finish_memorizing(
     }
     _in_processes(_memorize, missing, jobs, "memorizing")
     return [json.loads((folder / "asked.json").read_text())["exact_match"] for folder in folders.values()]
+
+
+def finish_held_out(setting: ExperimentSetting, seeds: Sequence[int], jobs: int = 1) -> dict[str, list[dict]]:
+    """Memorize the codes with a share of them held out, with the missing seeds, and ask about all of them.
+
+    The model of the memorizing recipe does so and, if that is a small decoder from scratch, an encoder-decoder of its size.
+
+    Returns:
+        name of the model to one `dict` for each seed: `model` (`model_type`, `is_encoder_decoder`, `parameters`), number of
+        `codes`, `held_out` (those), and `groups` from [`measure_knowledge`]. Kept in each run's folder as `held_out.json`.
+
+    Raises:
+        [`~mera_hf.errors.InputError`]: for a run in the folder that memorized with other settings.
+    """
+    _, model_args, mera_args = _memorizing_arguments(setting, "unused")
+    still = ("--weight-decay", "0")  # it would move rows that nothing trains
+    models: dict[str, tuple[str, ...]] = {"held_out": still}
+    if model_args.model_name_or_path is None and mera_args.from_scratch is not None:
+        other = encoder_decoder_like(mera_args.from_scratch)
+        if other is not None:
+            models["held_out_t5"] = (*still, "--from_scratch", json.dumps(other))
+    dataset = read_report(setting.dataset)["fingerprint"]
+    folders, missing = {}, {}
+    for name, options in models.items():
+        settings = _memorizing_fingerprint(setting, *options) | {"dataset": dataset, "share": HELD_OUT_SHARE}
+        folders[name] = [setting.runs / f"{name}-{seed}" for seed in seeds]
+        for seed, folder in zip(seeds, folders[name], strict=True):
+            if not _is_finished(folder / "held_out.json", settings):
+                missing[folder] = (setting, folder, seed, options, settings)
+    _in_processes(_hold_out, missing, jobs, "memorizing with codes held out")
+    return {
+        name: [json.loads((folder / "held_out.json").read_text()) for folder in of] for name, of in folders.items()
+    }
 
 
 def _is_finished(path: Path, settings: dict) -> bool:
@@ -278,7 +317,7 @@ def _memorize(setting: ExperimentSetting, seed: int, settings: dict) -> None:
     with _logged(setting, _log_of(folder)):
         training_args, model_args, mera_args = _memorizing_arguments(setting, str(folder), "--seed", str(seed))
         prepared = Prepared.open(setting.dataset)
-        model, tokenizer = load_model(model_args, mera_args, prepared.splits, prepared.codes, seed)
+        model, tokenizer = load_model(model_args, mera_args, prepared.splits["train"], prepared.codes, seed)
         if not getattr(model, "is_quantized", False):  # a quantised model is already placed
             model.to(_device())  # type: ignore[arg-type]  # transformers wraps it in a decorator without types
         asked = {"before": _ask(model, tokenizer, training_args)}
@@ -286,6 +325,31 @@ def _memorize(setting: ExperimentSetting, seed: int, settings: dict) -> None:
             memorize_parsed(training_args, model_args, mera_args, prepared, _output(folder))
         asked["after"] = _ask(*_open(folder), training_args)
         write_json({"settings": settings, "exact_match": asked}, folder / "asked.json")
+
+
+def _hold_out(setting: ExperimentSetting, folder: Path, seed: int, options: Sequence[str], settings: dict) -> None:
+    with _logged(setting, _log_of(folder)):
+        training_args, model_args, mera_args = _memorizing_arguments(
+            setting, str(folder), *options, "--seed", str(seed)
+        )
+        prepared = Prepared.open(setting.dataset)
+        held_out = draw_codes(candidate_codes(prepared.codes, mera_args.candidates), seed)
+        if not (folder / "memorization.json").is_file():
+            memorize_parsed(training_args, model_args, mera_args, prepared, _output(folder), held_out)
+        model, tokenizer = _open(folder)
+        visits, batch_size = prepared.train_visits(model.config.codes), training_args.per_device_eval_batch_size
+        result = {
+            "settings": settings,
+            "model": {
+                "model_type": model.config.text_config.model_type,
+                "is_encoder_decoder": model.config.is_encoder_decoder,
+                "parameters": sum(parameter.numel() for parameter in model.language_model.parameters()),
+            },
+            "codes": model.config.num_codes,
+            "held_out": held_out,
+            "groups": measure_knowledge(model, tokenizer, held_out, visits, batch_size),
+        }
+        write_json(result, folder / "held_out.json")
 
 
 def _ask(model, tokenizer, training_args) -> dict[str, float]:

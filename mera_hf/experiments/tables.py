@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from mera_hf.blocks import Table, markdown_table, plain_table, text_table
-from mera_hf.evaluation.figures import COLUMNS, format_figure, mean_of, p_text, points
+from mera_hf.evaluation.figures import COLUMNS, count_text, format_figure, mean_of, p_text, percent, points
 from mera_hf.evaluation.sections.severity import SAYS, correlation_rows
+from mera_hf.experiments.held_out import DIRECTIONS, EVERY, KINDS, VISITS, knowledge_of, place_text
+from mera_hf.experiments.variants import row_title
 from mera_hf.icd import LEVELS
 
 
@@ -12,12 +14,19 @@ SHOWN = ("weighted_f1", "weighted_f1_eov", "recall@10", "recall@20", "new_recall
 QUESTIONS = {"code_to_definition": "code → definition", "definition_to_code": "definition → code"} | {
     f"code_to_{level}": f"code → {level.replace('subcategory', 'subcategory ')}" for level in LEVELS
 }
+KNOWLEDGE = ("codes", "code → definition", "token F1", "definition → code", "token F1", "place of the code")
 WAYS = ("before", "seen", "unseen")
 NOTES = (
     "Percent, sets in codes, seconds of training and measuring. Over several seeds: mean ± standard deviation. What each "
     "training had to choose (its cut, its calibration) was chosen on validation; the columns without that word are of test.",
     "Differences are in points, paired by patient, with 95 % intervals over patients and p-values by permutation; Holm's "
     "correction is for all that this table compares. *Seeds* is what each seed alone gives.",
+)
+HELD_OUT_NOTE = (
+    "Held-out codes: no question of the training was about them, and their rows are as they started. Percent. *Token F1* "
+    "counts the tokens that answer and expected answer share, as SQuAD does; the columns without that word are answers right "
+    "to the last token. *Place of the code*: where the right code stands among all codes by the likelihood of the answer, on "
+    "average, ties in the middle."
 )
 
 
@@ -31,7 +40,7 @@ def figures_table(result: dict) -> Table:
     shown = [m for m in SHOWN if any(m in row["test"] for row in result["rows"])]
     rows = [
         [
-            row["title"],
+            row_title(row),
             format_figure("recall@20", row["validation"].get("recall@20")),
             *(format_figure(metric, row["test"].get(metric)) for metric in shown),
             "–" if row["seconds"] is None else f"{mean_of(row['seconds']):.0f}",
@@ -43,16 +52,16 @@ def figures_table(result: dict) -> Table:
 
 def differences_table(result: dict) -> Table:
     """The paired differences of the metrics that the experiment is judged by."""
-    titles = {row["name"]: row["title"] for row in result["rows"]}
+    titles = {row["name"]: row_title(row) for row in result["rows"]}
     rows = []
     for row in result["rows"]:
         if row.get("same"):
-            rows.append([row["title"], titles[row["against"]], "the same training", *["–"] * 5])
+            rows.append([row_title(row), titles[row["against"]], "the same training", *["–"] * 5])
         for each in row.get("differences", ()):
             if each["metric"] in result["metrics"]:
                 rows.append(
                     [
-                        row["title"],
+                        row_title(row),
                         titles[row["against"]],
                         COLUMNS[each["metric"]],
                         points(each["difference"]),
@@ -67,7 +76,7 @@ def differences_table(result: dict) -> Table:
 
 def options_table(result: dict) -> Table:
     """What each row changes in the recipe."""
-    rows = [[row["title"], f"`{' '.join(row['options'])}`"] for row in result["rows"] if row["options"]]
+    rows = [[row_title(row), f"`{' '.join(row['options'])}`"] for row in result["rows"] if row["options"]]
     return plain_table(["", "changes the recipe by"], rows)
 
 
@@ -79,6 +88,41 @@ def memorization_table(result: dict) -> Table:
     ]
     headings = ["answers right to the last token", "before", "after, words trained on", "after, other words"]
     return plain_table(headings, rows)
+
+
+def held_out_table(result: dict) -> Table:
+    """What each model knows of codes that were held out of the questions, and of the others."""
+    rows = [
+        [f"{model['title']}: {words}", *_knowledge(model, kind, EVERY)]
+        for model in result["memorization"]["held_out"]["models"]
+        for kind, words in KINDS.items()
+    ]
+    return plain_table(["with codes held out", *KNOWLEDGE], rows)
+
+
+def held_out_by_visits_table(result: dict) -> Table:
+    """The same by how many training visits have the code."""
+    rows = [
+        [f"{model['title']}: {words}, {visits} visits", *_knowledge(model, kind, visits)]
+        for model in result["memorization"]["held_out"]["models"]
+        for kind, words in KINDS.items()
+        for visits in VISITS
+        if visits != EVERY
+    ]
+    return plain_table(["by training visits with the code", *KNOWLEDGE], [row for row in rows if row[1] != "–"])
+
+
+def _knowledge(model: dict, kind: str, visits: str) -> list[str]:
+    """The cells of a group of codes below [`KNOWLEDGE`]."""
+    forward, back = (knowledge_of(model, question, kind, visits) for question in DIRECTIONS)
+    return [
+        count_text(forward.get("count")),
+        percent(forward.get("exact_match")),
+        percent(forward.get("token_f1")),
+        percent(back.get("exact_match")),
+        percent(back.get("token_f1")),
+        place_text(back.get("place")),
+    ]
 
 
 def exact_match_rows(result: dict) -> list[tuple[str, dict]]:
@@ -98,13 +142,25 @@ def eov_table(result: dict) -> Table:
     return Table("", ["Spearman with", *(SAYS[name] for name in correlations)], rows)
 
 
-_OWN = {"memorization": memorization_table, "eov": eov_table}
-
-
 def own_tables(result: dict) -> list[Table]:
     """Tables of what the experiment measures besides its rows."""
-    table = _OWN.get(result["experiment"])
-    return [table(result)] if table else []
+    if result["experiment"] == "eov":
+        return [eov_table(result)]
+    if result["experiment"] == "memorization":
+        tables = [memorization_table]
+        if "held_out" in result["memorization"]:  # older files are without
+            tables += [held_out_table, held_out_by_visits_table]
+        return [table(result) for table in tables]
+    return []
+
+
+def _own_notes(result: dict) -> list[str]:
+    """What to know of the tables of [`own_tables`]."""
+    held_out = result.get("memorization", {}).get("held_out")
+    if not held_out:
+        return []
+    sizes = ", ".join(f"{model['title']} {model['parameters']:,}" for model in held_out["models"])
+    return [f"{HELD_OUT_NOTE} Parameters: {sizes}."]
 
 
 def experiment_text(result: dict) -> str:
@@ -141,6 +197,7 @@ def experiment_markdown(result: dict, pictures: dict[str, str]) -> str:
         markdown(differences_table(result)),
         NOTES[1],
         *(markdown(table) for table in own_tables(result)),
+        *_own_notes(result),
         *(f"![{text}]({name})" for name, text in pictures.items()),
         markdown(options_table(result)),
     ]

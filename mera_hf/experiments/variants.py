@@ -55,6 +55,19 @@ AS_IT_IS = Variant(RECIPE, "the recipe")
 MEMORIZED = Variant("memorized", "memorized first", memorized=True)
 
 
+def row_title(row: dict) -> str:
+    """The title of a row of an experiment.
+
+    Older files call a row `chapter alone` whose options are `--levels space chapter`; it is `space + chapter` here.
+
+    Args:
+        row (`dict`): of the `rows` of `run_experiment`, with `title` and `options`.
+    """
+    title, end = row["title"], " alone"
+    with_space = list(row["options"][:2]) == ["--levels", SPACE] and len(row["options"]) == 3
+    return f"{SPACE} + {title.removesuffix(end)}" if with_space and title.endswith(end) else title
+
+
 PARTS = {  # what an ablation leaves out: the part in words, and how to leave it out
     "no_contrast": ("L_CL", ("--contrastive-weight", "0")),
     "no_confidence": ("L_DCE", ("--eov-loss", "none")),
@@ -125,20 +138,26 @@ def _hierarchy(codes: Sequence[str]) -> Design:
     levels = _levels(codes)
 
     def of(*chosen: str) -> tuple[str, ...]:
-        return ("--levels", SPACE, *chosen)
+        return ("--levels", *chosen)
 
-    variants = [Variant("levels_none", "no levels: all codes alone", of())]
+    ends = [level for level in dict.fromkeys(("chapter", levels[-1])) if level in levels]
+    variants = [Variant("levels_none", "the whole space alone", of(SPACE))]
     variants += [
-        Variant(f"levels_{level}", f"{LEVEL_WORDS[level]} alone", of(level), against="levels_none")
-        for level in dict.fromkeys(("chapter", levels[-1]))
-        if level in levels
+        Variant(f"levels_only_{level}", f"{LEVEL_WORDS[level]} alone", of(level), against="levels_none")
+        for level in ends
     ]
     variants += [
-        Variant("levels_all", f"all {len(levels)} levels", of(*levels), against="levels_none"),
+        Variant(f"levels_{level}", f"space + {LEVEL_WORDS[level]}", of(SPACE, level), against="levels_none")
+        for level in ends
+    ]
+    full = of(SPACE, *levels)
+    number = f"{len(levels)} levels" if len(levels) > 1 else "1 level"
+    variants += [
+        Variant("levels_all", f"the full hierarchy: space + {number}", full, against="levels_none"),
         Variant(
             "hierarchy_shuffled",
-            "all levels, codes shuffled in the tree",
-            ("--hierarchy", "shuffled", *of(*levels)),
+            "the full hierarchy, codes shuffled in it",
+            ("--hierarchy", "shuffled", *full),
             against="levels_all",
         ),
         Variant("no_contrast", "no contrastive loss", ("--contrastive-weight", "0"), against="levels_none"),
@@ -188,7 +207,7 @@ def _ablation(adapter: bool) -> Design:
 def _ontology(codes: Sequence[str]) -> Design:
     levels = _levels(codes)
     variants = [
-        Variant("levels_none", "no levels: all codes alone", ("--levels", SPACE)),
+        Variant("levels_none", "the whole space alone", ("--levels", SPACE)),
         Variant("levels_all", "the ICD tree", ("--levels", SPACE, *levels), against="levels_none"),
         Variant("ccs", "CCS groups", ("--hierarchy", "ccs", "--levels", SPACE, "ccs"), against="levels_none"),
     ]

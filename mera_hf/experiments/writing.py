@@ -10,6 +10,7 @@ from mera_hf.evaluation.figures import COLUMNS, format_figure, mean_of, points
 from mera_hf.experiments.ontology import write_ontology
 from mera_hf.experiments.plots import eov_plot, measured, memorization_plot
 from mera_hf.experiments.tables import WAYS, exact_match_rows, experiment_markdown
+from mera_hf.experiments.variants import row_title
 from mera_hf.files import json_text, whole_folder, write_text
 
 
@@ -90,7 +91,7 @@ def _forest(result: dict, metric: str, name: str, of_trainings: bool) -> dict[st
     the two kinds is so large that it would dwarf the others; only the table has it."""
     trained = {row["name"] for row in result["rows"] if row["seconds"] is not None}
     rows = [
-        (row["title"], each["difference"], each["interval"])
+        (row_title(row), each["difference"], each["interval"])
         for row in result["rows"]
         for each in row.get("differences", ())
         if each["metric"] == metric and {row["name"] in trained, row["against"] in trained} == {of_trainings}

@@ -168,7 +168,7 @@ def recipe_card(recipes: str | Path, repo_id: str) -> str:
         "learning rate",
         "batch x accumulation",
         "LoRA rank",
-        "longest timeline (tokens)",
+        "longest history (tokens)",
     ]
     fields = {
         **base_licence(base),

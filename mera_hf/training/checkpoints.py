@@ -18,7 +18,7 @@ from mera_hf.training.wrapped import base_model
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
     from trl import ModelConfig
 
@@ -42,15 +42,15 @@ def candidate_codes(cohort_codes: list[str], candidates: str) -> list[str]:
 
 
 def load_model(
-    model_args: ModelConfig, mera_args: MeraArguments, dataset: DatasetDict, cohort_codes: list[str], seed: int
+    model_args: ModelConfig, mera_args: MeraArguments, train: Dataset, cohort_codes: list[str], seed: int
 ) -> tuple[MeraForDiagnosis, PreTrainedTokenizerBase]:
     """The model that a recipe names, with tokens for the codes of the dataset; not yet wrapped by PEFT.
 
     Args:
         model_args (`trl.ModelConfig`): base model or checkpoint, dtype, quantisation.
         mera_args (`MeraArguments`): codes and how the model reads.
-        dataset (`DatasetDict`): the prepared dataset; a model from scratch must know its words.
-        cohort_codes (`list[str]`): its codes.
+        train (`Dataset`): the patients to be trained on; a model from scratch must know their words.
+        cohort_codes (`list[str]`): all codes of the dataset.
         seed (`int`): of random weights and of `shuffle_rows`.
 
     Raises:
@@ -66,7 +66,7 @@ def load_model(
     codes = candidate_codes(cohort_codes, mera_args.candidates)
     tokenizer: PreTrainedTokenizerBase
     if name is None:
-        texts = _words_of_patients(dataset["train"], mera_args.use_visit_text)
+        texts = _words_of_patients(train, mera_args.use_visit_text)
         architecture = cast("dict", mera_args.from_scratch)
         model, tokenizer = from_scratch(architecture, [*memorizing_texts(codes), *texts], seed)
     else:
@@ -98,7 +98,7 @@ def load_model(
 def _words_of_patients(train: Dataset, visit_text: bool) -> set[str]:
     """The words in the profiles of the training patients, and in the texts of their visits if the model reads them.
 
-    Nothing from validation or test, and no text that the model does not read: the checkpoint holds the vocabulary.
+    Nothing from other patients, and no text that the model does not read: the checkpoint holds the vocabulary.
     """
     texts = {f"aged {decade} to {decade + 9}" for decade in range(0, 90, 10)} | {"aged 90 and over", "female, male"}
     for row in train:

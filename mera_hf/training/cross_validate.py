@@ -18,6 +18,7 @@ from mera_hf.evaluation.metrics import evaluate_ranking, ks_up_to
 from mera_hf.evaluation.rankings.model import rank_samples
 from mera_hf.evaluation.rankings.ranked import Ranking
 from mera_hf.evaluation.rankings.reference import fit_references
+from mera_hf.evaluation.rankings.setting import protocol
 from mera_hf.evaluation.results import Metrics, build_metrics
 from mera_hf.machine import run_record
 from mera_hf.training.calibrate import fit_cut
@@ -39,8 +40,8 @@ def cross_validate(
     """Train on all folds but one, rank every visit from the second on in the held-out fold, and pool the results:
     `mera cross-validate`. No checkpoint is kept.
 
-    Nothing is fitted on the patients that are ranked: prevalence, repetition, log-odds and the EOV cut are those of the
-    training folds.
+    Nothing is fitted on the patients that are ranked: prevalence, repetition, log-odds, the EOV cut and the words that a model
+    from scratch knows are those of the training folds. A checkpoint to start from brings what it was made with.
 
     Args:
         recipe, overrides, fields: as in [`~mera_hf.train`]; the recipe's seed also draws the folds.
@@ -69,13 +70,13 @@ def cross_validate(
         raise InputError(
             f"`folds` is {folds}; choose 2 to {len(patients)}, the number of patients with two visits or more."
         )
-    samples = []
+    samples, patient = [], []
     fold_orders: dict[str, list[np.ndarray]] = {}
     fold_sizes: dict[str, list[np.ndarray]] = {}
     splitter = KFold(folds, shuffle=True, random_state=training_args.seed)
     for train_rows, test_rows in tqdm(list(splitter.split(range(len(patients)))), desc="folds", unit="fold"):
         train, test = patients.select(train_rows), patients.select(test_rows)
-        model, tokenizer = load_model(model_args, mera_args, splits, codes, training_args.seed)
+        model, tokenizer = load_model(model_args, mera_args, train, codes, training_args.seed)
         model = wrap_with_adapter(model, model_args)
         # The Trainer prints its log to standard output
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
@@ -95,6 +96,7 @@ def cross_validate(
             fold_orders.setdefault(name, []).append(ranking.order)
             fold_sizes.setdefault(name, []).append(ranking.set_sizes)
         samples += fold
+        patient += [int(test_rows[sample.patient]) for sample in fold]
     ks = ks_up_to(len(codes))
     orders = {name: np.concatenate(parts) for name, parts in fold_orders.items()}
     sizes = {name: np.concatenate(parts) for name, parts in fold_sizes.items()}
@@ -106,9 +108,9 @@ def cross_validate(
             "patients": len(patients),
             "codes": len(codes),
         },
-        protocol={"target": "every visit from the second on", "candidates": "cohort", "history": "codes"},
+        protocol=protocol(model.config, codes, "every visit from the second on"),
         rankers={name: evaluate_ranking(orders[name], sizes[name], samples, ks) for name in orders},
         controls={},
         run=run_record(recipe_name(recipe), training_args.seed, started),
-        intervals={"mera": intervals(orders["mera"], sizes["mera"], samples, ks)},
+        intervals={"mera": intervals(orders["mera"], sizes["mera"], samples, ks, patient=np.array(patient))},
     )

@@ -58,7 +58,7 @@ print(ranking[:10])
 2. for each visit, oldest first: `<visit>` ({visit}); {code}, each code once, in the order of the code tokens; `<eov>`
    ({eov}){text}
 3. `<visit>` ({visit}) once more, where the next visit begins.
-
+{cut}
 The codes are the tokens {first} to {last}, `<eov>` the one behind them; `prompt.json` lists every code with its token, its
 description and the ids that stand for it in a history, and `prompt.py` writes the prompt from it. Send the ids as they are,
 with no token in front, and not a text: a tokenizer may cut a text in another way when it sees it whole. Ask for the
@@ -170,6 +170,7 @@ def _recipe(encoder: TimelineEncoder) -> dict:
         "eov": config.eov_token_id,
         "use_profile": config.use_profile,
         "use_visit_text": config.use_visit_text,
+        "max_length": encoder.max_length,
         "codes": [
             {
                 "code": code,
@@ -208,6 +209,9 @@ def _card(encoder: TimelineEncoder, lost: list[str], measured: dict | None) -> s
         code=written[config.history_text],
         eov=config.eov_token_id,
         text="; the tokens of the visit's text, if it has one" * config.use_visit_text,
+        cut=f"\nAll of it takes at most {encoder.max_length:,} tokens: the oldest visits are left out until it does.\n"
+        if encoder.max_length
+        else "",
         first=config.code_token_start,
         last=config.eov_token_id - 1,
         lost=f"{_and(lost).capitalize()}: a plain language model has no place for them, and it was exported without "

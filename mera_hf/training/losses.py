@@ -5,7 +5,8 @@ N = all codes \ (Y u K), anc_l(c) the ancestor of c at level l.
 
     L_CL  = mean over c in Y, weighted mean over levels l of
             -log( exp(s_c/tau) / (exp(s_c/tau) + sum_{n in N_l(c)} exp(s_n/tau)) )               [`contrastive_loss`]
-            N_0(c) = N;  N_l(c) = {n in N : anc_l(n) = anc_l(c)};  levels where N_l(c) is empty are skipped
+            N_0(c) = N;  N_l(c) = {n in N : anc_l(n) = anc_l(c)};  levels where N_l(c) is empty are skipped,
+            and a code that has a rival at none counts as 0
             (`softmax`: the other codes of Y are in the sum at level 0 too, so P(c) is the share of c in the visit)
     L_DCE = - mean_{c in Y} log( exp(s_c) / (exp(e) + sum_{y in Y} exp(s_y)) )                   [`confidence_loss`]
             - log( exp(e) / (exp(e) + sum_{n in N} exp(s_n)) )
@@ -195,7 +196,7 @@ def contrastive_loss(
     total, total_weight = torch.zeros_like(positives), torch.zeros_like(positives)
     for level in [SPACE] * hierarchy.has_space + hierarchy.levels:
         pool = pools.rivals[level].expand_as(positives)  # (M, P)
-        weight = weights.get(level, 1.0) * (targets.true & (pool > -torch.inf))
+        weight = weights.get(level, 1.0) * (targets.true & (pool != -torch.inf))  # NaN stays, to be seen
         if level == SPACE and softmax:
             mine = logsumexp(positives.masked_fill(~targets.true, -torch.inf))  # (P,)
             everyone = logsumexp(torch.stack([pools.rivals[SPACE], mine]))  # (P,)
@@ -252,7 +253,7 @@ def group_loss(pools: Pools, targets: DecisionTargets, hierarchy: Hierarchy) -> 
         same = belongs[:, None] & (slot[:, None] == slot[None])  # (M, M, P): code i, code j of the same group
         own_true = logsumexp(positives[None].expand(same.shape).masked_fill(~same, -torch.inf).transpose(0, 1))
         score = logsumexp(torch.stack([pools.rivals[level], own_true]))  # (M, P)
-        use = belongs & (others > -torch.inf)
+        use = belongs & (others != -torch.inf)
         terms = use * _softplus(torch.where(use, others - torch.where(use, score, 0.0), 0.0))
         members = same.sum(1)  # (M, P): a group with m true codes is read m times
         groups = is_true.sum(0)  # (P,)

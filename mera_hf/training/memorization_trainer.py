@@ -13,10 +13,12 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mera_hf.data.memorizing import Pair, memorizing_pairs
+from mera_hf.errors import InputError
+from mera_hf.training.code_tokens import code_token
 from mera_hf.training.distributed import is_sharded, own_rows
 from mera_hf.training.memorization_config import MemorizationTrainerConfig
 from mera_hf.training.stage import StageTrainer
-from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of
+from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of, warn_left_out
 
 
 class PairDataset(Dataset):
@@ -90,16 +92,21 @@ class MemorizationTrainer(StageTrainer):
     (huggingface.co/papers/2501.17326). It needs no patients, so its weights are free to share.
 
     Args:
-        model (`MeraForDiagnosis`): a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not.
+        model (`MeraForDiagnosis`):
+            a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not. A warning names the code rows that the
+            model would not train.
         args (`MemorizationTrainerConfig`, *optional*): arguments of the training.
         processing_class (`PreTrainedTokenizerBase`, *optional*):
             tokenizer of the model; by default loaded from where the model came from.
         codes (`list[str]`, *optional*): codes to memorize; defaults to all codes of the model.
+        held_out (`Sequence[str]`, *optional*):
+            those of `codes` that are held out, to see what a model says of codes that it has not memorized: no question is
+            about them, and they are no rivals in the loss, so that their rows stay as they are, bit for bit.
         kwargs: passed to `transformers.Trainer`.
 
     Raises:
-        [`InputError`]: for a model without code tokens, a foreign tokenizer, or a quantised model whose gradients would be
-            wrong, see [`guard_quantised`].
+        [`InputError`]: for a model without code tokens, a foreign tokenizer, pairs that the model has no positions for, a
+            quantised model whose gradients would be wrong, see [`guard_quantised`], or codes that cannot be held out.
     """
 
     args: MemorizationTrainerConfig
@@ -115,22 +122,31 @@ class MemorizationTrainer(StageTrainer):
         args: MemorizationTrainerConfig | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         codes: list[str] | None = None,
+        held_out: Sequence[str] = (),
         **kwargs,
     ):
         args = args or MemorizationTrainerConfig("memorization-output")
         guard_quantised(model)
         processing_class = tokenizer_of(model, processing_class)
-        self.codes = codes if codes is not None else model.config.codes
+        self.among = codes if codes is not None else model.config.codes
+        self.codes = _without(self.among, held_out, args)
+        tokens = processing_class.convert_tokens_to_ids([code_token(code) for code in held_out])
+        self._held_out_tokens = torch.tensor(tokens, dtype=torch.int64)
+        pairs = memorizing_pairs(self.codes, groups=args.groups, among=self.among)
+        train_dataset = PairDataset(pairs, processing_class)
+        _check_positions(train_dataset, model.config)
         super().__init__(
             model=model,
             args=args,
             data_collator=PairCollator(processing_class.pad_token_id or 0, model.config.decoder_start_token_id),
-            train_dataset=PairDataset(memorizing_pairs(self.codes, groups=args.groups), processing_class),
+            train_dataset=train_dataset,
             # The Trainer asks for a dataset before it evaluates; `evaluate` below generates answers instead
             eval_dataset=PairDataset(memorizing_pairs(self.codes[:1]), processing_class),
             processing_class=processing_class,
             **kwargs,
         )
+        if args.process_index == 0:
+            warn_left_out(model, head=False)
 
     def train(self, *args, **kwargs):
         """As in `Trainer`; nothing is ranked, so the ranking head is not trained."""
@@ -162,7 +178,10 @@ class MemorizationTrainer(StageTrainer):
         rows, places = (labels != -100).nonzero(as_tuple=True)
         # Through the wrapper, so that DDP, FSDP and DeepSpeed see a forward pass; only the logits of the answers
         output = model(**inputs, vocabulary_index=rows * width + places)
-        losses = cross_entropy(output.vocabulary_logits.float(), labels[rows, places], reduction="none")
+        logits = output.vocabulary_logits.float()  # (answer tokens, vocabulary)
+        if len(self._held_out_tokens):
+            logits = logits.index_fill(1, self._held_out_tokens.to(logits.device), -torch.inf)
+        losses = cross_entropy(logits, labels[rows, places], reduction="none")
         per_pair = losses.new_zeros(len(labels)).index_add(0, rows, losses) / (labels != -100).sum(1).clamp(min=1)
         # Gradients are averaged over processes, but the loss must be summed over them
         share = 1 / _asks(labels).sum() if num_items_in_batch is None else self.args.world_size / num_items_in_batch
@@ -173,7 +192,12 @@ class MemorizationTrainer(StageTrainer):
         """Greedy exact match of the answers, see [`exact_match`]: the training wording `seen`, the held-out one `unseen`."""
         args = self.args
         shares = exact_match(
-            self.model, self.processing_class, self.codes, args.groups, args.per_device_eval_batch_size
+            self.model,
+            self.processing_class,
+            self.codes,
+            args.groups,
+            args.per_device_eval_batch_size,
+            among=self.among,
         )
         shares = broadcast_object_list([shares])[0]  # whether to stop is one decision
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in shares.items()}
@@ -184,6 +208,32 @@ class MemorizationTrainer(StageTrainer):
         if wanted is not None and min(both) >= wanted:
             self.control.should_training_stop = True
         return metrics
+
+
+def _check_positions(dataset: PairDataset, config) -> None:
+    """Refuse pairs that are longer than the language model has positions for, before it is trained on them."""
+    # Answers are generated in batches, as long as the longest
+    longest = max(len(question) for question, _ in dataset.items) + max(len(answer) for _, answer in dataset.items)
+    if config.position_limit is not None and longest > config.position_limit:
+        raise InputError(
+            f"questions and answers take up to {longest} tokens, and the {config.text_config.model_type} model has positions "
+            f"for {config.position_limit}; use a base with more, or fewer `codes`."
+        )
+
+
+def _without(codes: list[str], held_out: Sequence[str], args: MemorizationTrainerConfig) -> list[str]:
+    """The codes that are not held out."""
+    foreign = sorted(set(held_out) - set(codes))
+    if foreign:
+        raise InputError(f"`held_out` names {foreign[0]}, which is not one of the {len(codes)} codes to memorize.")
+    asked = [code for code in codes if code not in set(held_out)]
+    if not asked:
+        raise InputError(f"`held_out` holds all {len(codes)} codes; leave one at least to memorize.")
+    if held_out and args.weight_decay:
+        raise InputError(
+            f"`weight_decay` is {args.weight_decay} and would shrink the rows of the codes in `held_out`; set it to 0."
+        )
+    return asked
 
 
 def _asks(labels: torch.Tensor) -> torch.Tensor:
@@ -199,6 +249,7 @@ def exact_match(
     batch_size: int = 256,
     progress=None,
     by_level: bool = False,
+    among: list[str] | None = None,
 ) -> dict[str, float]:
     """Share of questions whose greedily generated answer equals the expected one token by token, end included.
 
@@ -211,6 +262,7 @@ def exact_match(
         progress (*optional*): called with an iterable of batches and returning it, such as `tqdm`.
         by_level (`bool`, *optional*, defaults to `False`): whether each level of the groups is counted separately, as
             `code_to_chapter_seen`, instead of `code_to_group_seen`.
+        among (`list[str]`, *optional*): codes among which definitions are told apart, see `memorizing_pairs`.
 
     Returns:
         `{"code_to_definition_seen": share, "code_to_definition_unseen": share, "definition_to_code_seen": ...}`: one wording
@@ -221,8 +273,8 @@ def exact_match(
     hits: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     wordings = {
-        "seen": [pair for pair in memorizing_pairs(codes, groups=groups) if pair.wording == 0],
-        "unseen": memorizing_pairs(codes, held_out=True, groups=groups),
+        "seen": [pair for pair in memorizing_pairs(codes, groups=groups, among=among) if pair.wording == 0],
+        "unseen": memorizing_pairs(codes, held_out=True, groups=groups, among=among),
     }
     batches = []
     for kind, pairs in wordings.items():
@@ -241,19 +293,26 @@ def exact_match(
     return {name: hits[name] / asked[name] for name in sorted(asked)}
 
 
-@torch.no_grad()
 def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list[list[int]]:
     """Greedy answers to questions, each cut to the length of its expected answer.
 
     An answer is right if it equals the expected tokens followed by the end of sequence, so no more than the
     longest expected answer of a batch has to be generated.
     """
+    most = max(len(answer) for _, answer in items)
+    said = answers(model, tokenizer, [question for question, _ in items], most)
+    return [row[: len(answer)] for row, (_, answer) in zip(said, items, strict=True)]
+
+
+@torch.no_grad()
+def answers(model, tokenizer, questions: list[list[int]], most: int) -> list[list[int]]:
+    """Greedy answers to questions as token ids, `most` tokens at most; what follows the end of sequence is padding."""
     from transformers import GenerationConfig
 
     config, pad = model.config, tokenizer.pad_token_id or 0
-    width = max(len(question) for question, _ in items)
+    width = max(map(len, questions))
     ids, mask = [], []
-    for question, _ in items:
+    for question in questions:
         padding, ones = width - len(question), [1] * len(question)
         if config.is_encoder_decoder:  # as in training: BART counts positions from the left
             ids.append(question + [pad] * padding)
@@ -262,7 +321,7 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
             ids.append([pad] * padding + question)
             mask.append([0] * padding + ones)
     greedy = GenerationConfig(
-        max_new_tokens=max(len(answer) for _, answer in items),
+        max_new_tokens=most,
         do_sample=False,
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
@@ -273,5 +332,4 @@ def generate(model, tokenizer, items: list[tuple[list[int], list[int]]]) -> list
         "attention_mask": torch.tensor(mask, device=model.device),
     }
     output = model.generate(greedy, **inputs, synced_gpus=is_sharded(model))
-    said = output[:, 1 if config.is_encoder_decoder else width :].tolist()  # after the start token, or the question
-    return [row[: len(answer)] for row, (_, answer) in zip(said, items, strict=True)]
+    return output[:, 1 if config.is_encoder_decoder else width :].tolist()  # after the start token, or the question

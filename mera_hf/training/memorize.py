@@ -83,11 +83,14 @@ def memorize_parsed(
     mera_args: MeraArguments,
     prepared: Prepared,
     output: OutputFolder,
+    held_out: Sequence[str] = (),
 ) -> dict[str, float] | None:
-    """The same from the parsed arguments of a recipe. Writes `memorization.json`, the exact match, which it returns,
-    and `memorize_run.json`, the log."""
+    """The same from the parsed arguments of a recipe; `held_out` as in [`MemorizationTrainer`]. Writes `memorization.json`,
+    the exact match, which it returns, and `memorize_run.json`, the log."""
     run = StageRun(training_args, model_args, mera_args, prepared, output)
-    trainer = MemorizationTrainer(model=run.model, args=training_args, processing_class=run.tokenizer)
+    trainer = MemorizationTrainer(
+        model=run.model, args=training_args, processing_class=run.tokenizer, held_out=held_out
+    )
     model = run.train(trainer)
     if model is None:
         return None
@@ -102,6 +105,7 @@ def memorize_parsed(
         training_args.groups,
         training_args.per_device_eval_batch_size,
         lambda batches: tqdm(batches, desc="asking every question", unit="batch"),
+        among=trainer.among,
     )
     run.write(model, memorize_run=run.log(), memorization=metrics)
     return metrics

@@ -1,6 +1,7 @@
 """Arguments of [`MeraTrainer`]."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from mera_hf.errors import InputError
 from mera_hf.training.arguments import help_from_docstring
@@ -11,6 +12,10 @@ from mera_hf.training.stage import StageConfig
 
 
 LAYOUTS = ("timeline", "tree")
+TURNED = (
+    *("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "weight_decay", "max_grad_norm"),
+    *("load_best_model_at_end", "bf16", "fp16"),
+)
 
 
 @help_from_docstring
@@ -29,7 +34,7 @@ class MeraTrainerConfig(StageConfig):
             are dealt out among its places at random, by `seed`.
         levels (`list[str]`, *optional*):
             Levels of the contrastive loss: `space` (all codes), `chapter`, `block`, `category`, `subcategory1` ...; all that
-            the hierarchy has by default.
+            the hierarchy has by default. A code that has a rival at none of them adds nothing to this loss.
         level_weights (`dict[str, float]`, *optional*):
             Weight of each level in the mean over levels; 1 where a level is not named.
         tau (`float`, *optional*, defaults to `1.0`):
@@ -66,8 +71,9 @@ class MeraTrainerConfig(StageConfig):
         head_learning_rate (`float`, *optional*):
             Learning rate of code bias and history term; `learning_rate` without it.
         max_length (`int`, *optional*):
-            Longest timeline in tokens; the oldest visits are left out until it fits. In a tree, the longest way from the
-            start to the end of a branch.
+            Longest history in tokens, the profile and the mark of the next visit among them; the oldest visits are left out
+            until it fits, and the codes of the visit to predict come on top. Written into the model, so that whatever reads
+            it keeps to it. Without it that of the model, or as many tokens as the base has positions for.
         layout (`str`, *optional*, defaults to `"timeline"`):
             How a patient is written in training: `timeline`, every visit once, history of the visits behind it, or `tree`,
             the history once, as `history_text` has it, and behind it the codes to predict alone, in `orders` orders. For
@@ -106,6 +112,12 @@ class MeraTrainerConfig(StageConfig):
     packing: bool = False
 
     _VALID_DICT_FIELDS = StageConfig._VALID_DICT_FIELDS + ["level_weights"]
+
+    def settings(self) -> dict[str, Any]:
+        """What decides how a training goes: the parameters above, and those of the `Trainer` that one turns. For a log: it
+        holds no path."""
+        own = {field.name for field in fields(self)} - {field.name for field in fields(StageConfig)}
+        return {name: value for name, value in vars(self).items() if name in own or name in TURNED}
 
     def __post_init__(self):
         super().__post_init__()

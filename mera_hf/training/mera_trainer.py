@@ -22,7 +22,7 @@ from mera_hf.training.losses import DecisionTargets, Pools, confidence_loss, con
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.moving_average import MovingAverage
 from mera_hf.training.stage import StageTrainer
-from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of
+from mera_hf.training.wrapped import base_model, guard_quantised, tokenizer_of, warn_left_out
 
 
 logger = logging.get_logger(__name__)
@@ -37,7 +37,9 @@ class MeraTrainer(StageTrainer):
     and the EOV cut are fitted afterwards, see [`~mera_hf.calibrate`].
 
     Args:
-        model (`MeraForDiagnosis`): a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not.
+        model (`MeraForDiagnosis`):
+            a model with code tokens, see `add_code_tokens`; wrapped by PEFT or not. A warning names the code rows and the
+            parts of the ranking head that the model would not train.
         args (`MeraTrainerConfig`, *optional*): arguments of the training.
         train_dataset (`datasets.Dataset`, *optional*): visits dataset, one row per patient.
         eval_dataset (`datasets.Dataset` or `dict`, *optional*): visits dataset(s); the last visit of each patient is ranked.
@@ -50,8 +52,9 @@ class MeraTrainer(StageTrainer):
 
     Raises:
         [`InputError`]: for a model without code tokens, a foreign tokenizer, a code that the model does not know, a level
-            that the tree does not have, a dataset without a visit to predict, an attention implementation that cannot do
-            what `layout` and `packing` ask, or a quantised model whose gradients would be wrong, see [`guard_quantised`].
+            that the tree does not have, a dataset without a visit to predict, a `max_length` that the model has no positions
+            for or that not even a profile fits into, an attention implementation that cannot do what `layout` and `packing`
+            ask, or a quantised model whose gradients would be wrong, see [`guard_quantised`].
     """
 
     args: MeraTrainerConfig
@@ -75,7 +78,13 @@ class MeraTrainer(StageTrainer):
         config = model.config
         guard_quantised(model)
         processing_class = tokenizer_of(model, processing_class)
-        self.encoder = TimelineEncoder(config, processing_class, args.max_length)
+        max_length = config.max_length if args.max_length is None else args.max_length
+        if max_length is None and train_dataset is not None:
+            max_length = config.position_limit
+        try:
+            self.encoder = TimelineEncoder(config, processing_class, max_length)
+        except ValueError as error:
+            raise InputError(str(error)) from error
         groups, self.code_order = grouped_codes(config, args.hierarchy, args.seed)
         self.hierarchy = Hierarchy(groups, config.num_codes, args.levels, contrast_groups=args.group_weight > 0)
         self.fused_loss = FusedLoss(self.hierarchy, self._losses, args.tau, excess=args.eov_loss == "count")
@@ -107,13 +116,14 @@ class MeraTrainer(StageTrainer):
                 self.orders,
                 args.perturb_orders,
             )
-            if args.process_index == 0 and (train_dataset.left_out or train_dataset.dropped_visits):
+            if args.process_index == 0 and (train_dataset.left_out or train_dataset.unread_visits):
                 logger.warning(
                     f"{train_dataset.left_out} patients have no visit to predict and are left out; "
-                    f"{train_dataset.dropped_visits} oldest visits do not fit into `max_length` and count in the history "
-                    "term alone."
+                    f"{train_dataset.unread_visits} oldest visits do not fit into the {self.encoder.max_length} tokens of "
+                    "`max_length` and count in the history term alone."
                 )
             base = base_model(model)
+            base.config.max_length = self.encoder.max_length  # whatever reads the model reads what it was trained on
             if args.packing or self.orders:
                 self._check_attention(base, args, train_dataset.reach)
             if args.max_batch_tokens and max(train_dataset.lengths) > args.max_batch_tokens:
@@ -149,6 +159,8 @@ class MeraTrainer(StageTrainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
+        if args.process_index == 0:
+            warn_left_out(model)
         self.moving_average = None if args.ema_decay is None else MovingAverage(args.ema_decay)
         if self.moving_average is not None:
             self.add_callback(self.moving_average)

@@ -7,6 +7,7 @@ copies this file, as `prompt.py`, into the folder that it writes; the prompt is 
 """
 
 import json
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -33,7 +34,7 @@ class Prompt:
         self.segments = {code["code"]: code["in_history"] for code in self.recipe["codes"]}
 
     def ids(self, patient: dict) -> list[int]:
-        """The token ids of one patient.
+        """The token ids of one patient; the oldest visits are left out of a history that is longer than the model reads.
 
         Args:
             patient (`dict`): `profile` (`sex` "F" or "M", `age` in years at the first visit, `race`; what is unknown is None
@@ -41,19 +42,33 @@ class Prompt:
 
         Raises:
             `KeyError`: for a code that the model does not know.
+            `ValueError`: for a profile that is longer than the model reads.
         """
         recipe = self.recipe
-        ids = [*recipe["bos"], recipe["profile"]]
+        head, mark = [*recipe["bos"], recipe["profile"]], recipe["visit"]
         if recipe["use_profile"]:
-            ids += self.words(profile_text(patient.get("profile") or {}))
-        for visit in patient["visits"]:
-            ids.append(recipe["visit"])
-            for code in sorted(set(visit["codes"]), key=self.tokens.__getitem__):
-                ids += self.segments[code]
-            ids.append(recipe["eov"])
-            if recipe["use_visit_text"] and visit.get("text"):
-                ids += self.words(visit["text"])
-        return [*ids, recipe["visit"]]
+            head += self.words(profile_text(patient.get("profile") or {}))
+        visits = [self.visit(visit) for visit in patient["visits"]]
+        longest = recipe["max_length"]
+        if longest is not None:
+            if len(head) + 1 > longest:
+                raise ValueError(
+                    f"the profile takes {len(head) + 1} tokens, and the model reads {longest}; shorten it."
+                )
+            while len(head) + sum(map(len, visits)) + 1 > longest:
+                del visits[0]
+        return [*head, *chain.from_iterable(visits), mark]
+
+    def visit(self, visit: dict) -> list[int]:
+        """The token ids of a visit of the history."""
+        recipe = self.recipe
+        ids = [recipe["visit"]]
+        for code in sorted(set(visit["codes"]), key=self.tokens.__getitem__):
+            ids += self.segments[code]
+        ids.append(recipe["eov"])
+        if recipe["use_visit_text"] and visit.get("text"):
+            ids += self.words(visit["text"])
+        return ids
 
     def words(self, text: str) -> list[int]:
         """Token ids of a phrase."""

@@ -79,7 +79,9 @@ class StageRun:
         training_args.output_dir = str(output.checkpoints)
 
         def load():
-            model, tokenizer = load_model(model_args, mera_args, prepared.splits, prepared.codes, training_args.seed)
+            model, tokenizer = load_model(
+                model_args, mera_args, prepared.splits["train"], prepared.codes, training_args.seed
+            )
             return wrap_with_adapter(model, model_args), tokenizer
 
         self.load = load

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,19 @@ from mera_hf.training.wrapped import base_model
 
 @dataclass
 class StageConfig(_BaseConfig):
-    """TRL's arguments, with bfloat16 only where a GPU supports it, and without a data loader that drops rows."""
+    """TRL's arguments, with bfloat16 only where a GPU supports it, without a data loader that drops rows, and with a log that
+    shows a loss which is not a number."""
 
     # The type of TRL's field does not allow `None`, which means that it was not set
     gradient_checkpointing: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Older name of `activation_checkpointing`."}
+    )
+
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether the log leaves out losses that are NaN or infinite. Training stops where one is logged."
+        },
     )
 
     def __post_init__(self):
@@ -35,7 +44,8 @@ class StageConfig(_BaseConfig):
 
 
 class StageTrainer(_BaseTrainer):
-    """A `Trainer` whose loss is a sum over the rows of a step, divided by their number in all processes."""
+    """A `Trainer` whose loss is a sum over the rows of a step, divided by their number in all processes. It stops where a loss
+    is not a number."""
 
     model: Any  # a `MeraForDiagnosis`, wrapped by PEFT or not
     loss_is_scaled_for_ga: Any = True
@@ -49,6 +59,21 @@ class StageTrainer(_BaseTrainer):
 
     def _send_telemetry(self):
         """Hospital data: nothing is reported to anyone unless the user asks by `report_to`."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `Trainer`. A loss is looked at here, where it is on the CPU anyway, and not at each step.
+
+        Raises:
+            [`InputError`]: where a loss is NaN or infinite; the line of the log is written before.
+        """
+        super().log(logs, start_time)
+        broken = [f"{name} {value}" for name, value in logs.items() if "loss" in name and not math.isfinite(value)]
+        if broken:
+            raise InputError(
+                f"the loss is not a number at step {self.state.global_step} ({', '.join(broken)}): weights or hidden states "
+                "have overflowed, in this step or since the last line of the log. Start anew with a lower `learning_rate`, "
+                "more `warmup_steps` or `max_grad_norm: 1.0`, and with `bf16` instead of `fp16`."
+            )
 
     # These are TRL's parameters; the types of `Trainer` expect its own
     def create_model_card(self, model_name=None, dataset_name=None, tags=None) -> None:  # type: ignore[override]

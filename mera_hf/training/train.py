@@ -120,11 +120,16 @@ def train_parsed(
     model = run.train(trainer)
     if model is None:
         return None
-    base_model(model).config.provenance = provenance
+    config = base_model(model).config  # of a model that was loaded anew where its weights were shared out
+    config.provenance, config.max_length = provenance, trainer.encoder.max_length
     calibration, metrics = calibrate_and_measure(model, run.tokenizer, dataset, mera_args.rerank_depth)
     start = model_args.model_name_or_path
     memorized = Path(start, "memorization.json") if start else None
     memorization = json.loads(memorized.read_text()) if memorized and memorized.is_file() else None
-    log = {"recipe": recipe, **run.log(validation=metrics, memorization=memorization)}
+    log = {
+        "recipe": recipe,
+        "settings": training_args.settings(),
+        **run.log(validation=metrics, memorization=memorization),
+    }
     run.write(model, training=log)
     return metrics, calibration

@@ -11,6 +11,7 @@ from mera_hf.timeline_mera import check_code_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from mera_hf.configuration_mera import MeraConfig
     from mera_hf.modeling_mera import MeraForDiagnosis
 
 
@@ -34,6 +35,55 @@ def tokenizer_of(model: Any, tokenizer: PreTrainedTokenizerBase | None = None) -
     except ValueError as error:
         raise InputError(str(error)) from error
     return tokenizer
+
+
+def left_out(model: Any, head: bool = True) -> list[str]:
+    """What MERA has of its own and a training of this model would leave as it is, in words; empty if all of it is trained.
+
+    Args:
+        model (`nn.Module`): a [`MeraForDiagnosis`] with code tokens, wrapped by PEFT or not.
+        head (`bool`, defaults to `True`): whether the ranking head is to be trained.
+    """
+    base = base_model(model)
+    rows = {"input": base.get_input_embeddings(), "output": base.get_output_embeddings()}
+    found = [
+        f"the {side} rows of the codes" for side, module in rows.items() if not _trains_codes(module, base.config)
+    ]
+    frozen = [
+        name
+        for name, parameter in base.ranking_head.named_parameters()
+        # PEFT keeps the original beside a copy that is trained, and a layer inside the adapter that trains it
+        if not parameter.requires_grad and not {"original_module", "base_layer"} & set(name.split("."))
+    ]
+    if head and frozen:
+        found.append(f"the ranking head ({', '.join(frozen)})")
+    return found
+
+
+def _trains_codes(embeddings: Any, config: MeraConfig) -> bool:
+    """Whether the rows of all codes are trained: in the table itself, by an adapter on it, or as PEFT's token rows."""
+    adapter = getattr(embeddings, "token_adapter", None)
+    if adapter is not None and config.code_token_start is not None:
+        tokens = {token for name in adapter.active_adapters for token in adapter.token_indices.get(name, [])}
+        if not tokens.issuperset(range(config.code_token_start, config.code_token_start + config.num_codes + 1)):
+            return False
+    return any(parameter.requires_grad for parameter in embeddings.parameters())
+
+
+def warn_left_out(model: Any, head: bool = True) -> None:
+    """Say by name what [`left_out`] finds, with the fix."""
+    from transformers.utils import logging
+
+    if found := left_out(model, head):
+        fix = "set `requires_grad` of their parameters."
+        if base_model(model) is not model:
+            fix = (
+                "wrap the model by `get_peft_model(model, mera_hf.peft_config(model, ...))`, which trains and saves them "
+                "beside the adapter; this adapter does not save them either."
+            )
+        logging.get_logger(__name__).warning(
+            f"`model` leaves out of the training: {'; '.join(found)}. To train them, {fix}"
+        )
 
 
 def guard_quantised(model: Any) -> None:

@@ -1,5 +1,6 @@
 """What the page shows, as HTML: everything that is said, in its order, and nothing that a checkpoint smuggles in."""
 
+import copy
 import json
 import re
 from html import unescape
@@ -71,6 +72,19 @@ def test_history_chosen_code_and_probabilities(plain):
     assert shown == [views.percent(row.probability) for row in found.rows]
 
 
+def test_what_was_not_read_is_said(plain):
+    model, tokenizer = copy.deepcopy(plain[0]), plain[1]
+    assert "not read" not in page(model, tokenizer)[1]
+    model.config.max_length = 15  # 9 tokens of head and mark, 4 of the first visit and 3 of the last
+    found, html, record = page(model, tokenizer)
+    assert found.unread_visits == record["unread_visits"] == 1
+    assert "The oldest visit was not read: the history is longer than this model reads." in html
+    row = PATIENT.row({"sex": "F", "age": 70.0})
+    explained = views.code(model.explain(row, tokenizer, top_k=1), PATIENT, codes_of(model), False)
+    names = [re.sub(r"\s+", " ", name) for name in re.findall(r'<span class="what">(Visit [^<]*)</span>', explained)]
+    assert names and all(name.endswith("not read") == name.startswith("Visit 1") for name in names)
+
+
 def test_what_was_recorded_is_counted_in_the_set(plain):
     model, tokenizer = plain
     order = [row.code for row in page(model, tokenizer, top_k=19)[0].rows]
@@ -108,14 +122,14 @@ def test_the_record_is_what_predict_prints(weighed):
 )
 def test_it_says_where_codes_do_not_stand_by_their_probability(plain, chances, reordered, says):
     rows = [CodeRow(rank, CODES[rank], "some", chance, chance) for rank, chance in enumerate(chances, start=1)]
-    html = views.ranking(CutRanking(rows, 1, 1, ChosenCut(), 0.1), PATIENT, codes_of(plain[0]), None, {}, reordered)
+    html = views.ranking(CutRanking(rows, 1, 1, ChosenCut(), 0.1, 0), PATIENT, codes_of(plain[0]), None, {}, reordered)
     assert ("stand in the order of the model's score" in html) is says
     assert ("weighted F1" in html) is (reordered > 0)
 
 
 def test_bars_are_as_long_as_their_share(plain):
     rows = [CodeRow(1, CODES[0], "one", 0.2, 0.2), CodeRow(2, CODES[1], "two", 0.05, 0.05)]
-    html = views.ranking(CutRanking(rows, 1, 1, ChosenCut(), 0.1), PATIENT, codes_of(plain[0]), None, {})
+    html = views.ranking(CutRanking(rows, 1, 1, ChosenCut(), 0.1, 0), PATIENT, codes_of(plain[0]), None, {})
     assert re.findall(r"<i style=\"width: ([\d.]+)%", html) == ["80.00", "20.00"]  # a full bar is 25 %
 
 

@@ -59,7 +59,7 @@ def _mera_trainer(dataset, folder: str, steps: int, overrides) -> tuple[MeraTrai
     options += ["--dataloader-pin-memory", "false"]  # for GPUs
     config, model_args, mera_args = parse_recipe(RECIPE, [*options, *overrides], MeraTrainerConfig)
     prepared = Prepared.open(dataset)
-    model, tokenizer = load_model(model_args, mera_args, prepared.splits, prepared.codes, config.seed)
+    model, tokenizer = load_model(model_args, mera_args, prepared.splits["train"], prepared.codes, config.seed)
     trainer = MeraTrainer(model=model, args=config, train_dataset=prepared.splits["train"], processing_class=tokenizer)
     lengths = trainer.train_dataset.lengths
     rows = [row for _, row in LengthSampler(lengths, config.train_batch_size, config.seed)]

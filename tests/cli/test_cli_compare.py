@@ -91,6 +91,20 @@ def test_names(tmp_path):
             named(arguments)
 
 
+def test_what_predict_wrote_is_refused_for_what_it_is(small, tmp_path):
+    """Long lists or short ones, the patients of the split or others, one file, several or the whole folder."""
+    for top_k in ("3", "99"):
+        folder = tmp_path / top_k
+        options = ("--dataset", small / "dataset", "--output-dir", folder, "--top-k", top_k)
+        succeed("predict", small / "model", *options)
+        part = folder / "part-00000.parquet"
+        for ranker in (part, folder, f"mine={part},{folder}"):
+            for split in ("test", "train"):
+                run = mera("compare", ranker, "--dataset", small / "dataset", "--split", split)
+                assert run.status == 2 and "holds rankings of `mera predict`" in run.err, run.err
+                assert "Give the checkpoint itself" in run.err and "set_size" not in run.err
+
+
 def test_bad_input(small, evaluated, tmp_path):
     file, output = evaluated[0] / "rankings.parquet", tmp_path / "out"
     (tmp_path / "notes.txt").touch()

@@ -89,7 +89,7 @@ def test_evaluate_writes_a_valid_report(work, source, tmp_path, monkeypatch):
     training = json.loads((folder / "model" / "training.json").read_text())
     assert training["memorization"] == memorized
     assert training["hardware"]["device"]
-    assert metrics["findings"] == findings(metrics, training, memorized, read_config(folder)["rerank_depth"])
+    assert metrics["findings"] == findings(metrics, training, memorized, read_config(folder))
     for finding in metrics["findings"]:
         assert finding["says"] in run.out and finding["knob"] in run.out
     assert f"written to {tmp_path / 'out'}: metrics.json, table.md, report.html, plots/" in run.out

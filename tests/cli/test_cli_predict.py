@@ -1,6 +1,7 @@
 """`mera predict`: how visits are written, what is refused, and what is shown."""
 
 import json
+import shutil
 
 from cohort import visit_rows, write_visits
 from command import TINY, mera, succeed, train
@@ -62,8 +63,9 @@ def test_the_table_shows_where_eov_stands():
     }
     rows = [{**row, "rank": rank} for rank in (1, 2)]
 
-    def lines(size, depth=0):
-        result = {"visits": [["ICD9CM:428.0"]], "set_size": size, "ordered_for_weighted_f1": depth, "ranking": rows}
+    def lines(size, depth=0, unread=0):
+        result = {"visits": [["ICD9CM:428.0"]], "unread_visits": unread, "set_size": size}
+        result |= {"ordered_for_weighted_f1": depth, "ranking": rows}
         return as_table(result).splitlines()
 
     assert lines(2)[0] == "history: ICD9CM:428.0"
@@ -74,6 +76,27 @@ def test_the_table_shows_where_eov_stands():
     assert "EOV stands behind 7 codes" in lines(7)[5]
     assert "The first 10 stand in the order of their worth" in lines(2, 10)[-2]
     assert not any("worth for weighted F1" in line for line in lines(2))
+    assert lines(2, unread=1)[1] == "The oldest visit was not read: the history is longer than this model reads."
+    assert lines(2, unread=12)[1].startswith("The oldest 12 visits were not read") and lines(2)[1] == ""
+
+
+def test_visits_that_are_not_read_are_counted(small, tmp_path):
+    shutil.copytree(small / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "max_length": 12}))
+    visits = "250.00 401.9; 428.0 584.9; 428.0 486"  # 3 tokens of head and mark, and 4 of each visit
+    result = json.loads(predict(tmp_path, visits, "--json", "--explain", "1").out)
+    assert result["unread_visits"] == result["explanation"]["unread_visits"] == 1
+    assert (
+        "The oldest visit was not read: the history is longer than this model reads." in predict(tmp_path, visits).out
+    )
+    assert "not read" not in predict(tmp_path, "428.0 584.9; 428.0 486").out
+    output = ("--output-dir", tmp_path / "rankings", "--max-length", "11")
+    said = succeed("predict", tmp_path / "model", "--dataset", small / "dataset", *output).out
+    summary = json.loads((tmp_path / "rankings" / "predict.json").read_text())
+    patients, visits = summary["patients_with_unread_visits"], summary["unread_visits"]
+    assert summary["max_length"] == 11 and 0 < patients <= visits
+    assert f"longer histories than are read: {patients} patients, whose {visits} oldest visits were not read" in said
 
 
 def test_the_table_goes_to_standard_output(small):

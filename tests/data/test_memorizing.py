@@ -59,6 +59,19 @@ def test_definitions_are_told_apart():
     assert all(text.startswith(describe(code)) for text, code in zip(together, shared, strict=True))
 
 
+def test_definitions_are_told_apart_among_more_codes_than_are_asked_about():
+    """So that a question is the same whichever codes are held out."""
+    by_text = {}
+    for code in IcdTree.load("ICD9CM").codes():
+        by_text.setdefault(describe(code).lower(), []).append(code)
+    among = [*next(codes for codes in by_text.values() if len(codes) > 1), "ICD9CM:428.0"]
+    every = memorizing_pairs(among)
+    few = memorizing_pairs(among[:1], among=among)
+    assert few == [pair for pair in every if pair.code == among[0]]
+    assert few != memorizing_pairs(among[:1])
+    assert memorizing_pairs(among, among=among) == every
+
+
 def test_no_two_codes_of_a_whole_tree_share_a_definition():
     codes = list(IcdTree.load("ICD9CM").codes())
     assert len({text.lower() for text in definitions(codes)}) == len(codes)

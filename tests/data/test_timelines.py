@@ -59,19 +59,19 @@ def test_patients_without_a_visit_to_predict_are_counted(llama):
         TimelineDataset([], encoder)
 
 
-def test_patients_whose_last_visit_does_not_fit_are_counted(llama):
-    """Such a timeline has no decision at all: a batch of them would have no loss, and an evaluation no ranking."""
+def test_no_visit_is_too_long_to_be_predicted(llama):
+    """A patient without a decision would leave a batch without a loss, and an evaluation without a ranking."""
     model, tokenizer = llama
     model.config.use_profile = False
     rows = [
         {"profile": None, "visits": [{"codes": CODES[:1]}, {"codes": CODES[:9]}]},
         {"profile": None, "visits": [{"codes": CODES[:1]}, {"codes": CODES[:2]}]},
     ]
-    dataset = TimelineDataset(rows, encoder_of(model, tokenizer, 6))
-    assert (len(dataset), dataset.left_out, dataset.dropped_visits) == (1, 1, 1)
-    assert dataset[0].decisions == [2, 3, 4]
-    with pytest.raises(InputError, match="`max_length` is 5, shorter than the last visit of every patient; raise it"):
-        TimelineDataset(rows, encoder_of(model, tokenizer, 5))
+    dataset = TimelineDataset(rows, encoder_of(model, tokenizer, 5))
+    assert (len(dataset), dataset.left_out, dataset.unread_visits) == (2, 0, 2)
+    assert [len(dataset[row].decisions) for row in range(2)] == [10, 3]
+    with pytest.raises(InputError, match="the dataset does not fit the model: `max_length` is 2, but the profile"):
+        TimelineDataset(rows, encoder_of(model, tokenizer, 2))
 
 
 def test_unknown_codes_are_refused(llama):

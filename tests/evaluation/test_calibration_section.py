@@ -125,7 +125,7 @@ def test_eov_is_compared_with_sizes(measured):
 
 def test_few_patients_say_less_or_nothing(measured):
     model, tokenizer, validation, samples, ranking, _ = measured
-    arrays = (ranking.probabilities, ranking.logits, ranking.eov_logits)
+    arrays = (ranking.probabilities, ranking.logits, ranking.eov_logits, ranking.unread_visits)
     few = type(ranking)(ranking.order[:19], Cut(ranking.set_sizes[:19], "EOV"), *(array[:19] for array in arrays))
     assert measured_of(model, tokenizer, few, samples[:19], validation) is None
     older = copy.deepcopy(model)

@@ -28,7 +28,7 @@ def signatures(metrics=None, training=TRAINING, memorization=MEMORIZATION, reran
     """The signatures found, with some of MERA's figures replaced."""
     metrics = copy.deepcopy(metrics_dict() if metrics is None else metrics)
     metrics["rankers"]["mera"] |= mera
-    found = findings(metrics, training, memorization, rerank_depth)
+    found = findings(metrics, training, memorization, {"rerank_depth": rerank_depth})
     for finding in found:
         assert finding.keys() == {"signature", "says", "knob"} and "`" in finding["knob"]
     return [finding["signature"] for finding in found]
@@ -169,6 +169,47 @@ def test_validation_far_above_test():
     metrics = metrics_dict()
     metrics["dataset"]["split"] = "validation"
     assert signatures(metrics, training) == []
+
+
+def knobs(settings, config=None, log=(), **mera) -> dict[str, str]:
+    """The advice of each finding, given what the training had."""
+    metrics = metrics_dict()
+    metrics["rankers"]["mera"] |= mera
+    found = findings(metrics, {"settings": settings, "log": list(log)}, None, config)
+    return {finding["signature"]: finding["knob"] for finding in found}
+
+
+def test_what_the_training_had_is_not_advised():
+    behind = {"recall@20": 0.59}
+    known = knobs({"start_head": True}, {"history_term": True, "code_bias": False}, **behind)["behind_copy_history"]
+    assert "`code_bias: true`" in known and "history_term" not in known and "start_head" not in known
+    assert "a lower `learning_rate`" in known
+    unknown = knobs({}, **behind)["behind_copy_history"]
+    assert all(f"`{name}: true`" in unknown for name in ("history_term", "code_bias", "start_head", "zero_readout"))
+
+    metrics = metrics_dict()
+    metrics["controls"]["shuffled_history"]["recall@20"] = 0.64
+    (finding,) = findings(metrics, {"settings": {"max_length": None}}, None, {"history_term": True})
+    assert finding["knob"] == "`num_train_epochs` or `learning_rate` up"
+
+    large, medium = {"weighted_f1_eov": 0.15, "mean_set_size": 5.9}, {"weighted_f1_eov": 0.15}
+    assert "zlpr" not in knobs({"eov_loss": "zlpr"}, **large)["eov_over_predicts"]
+    assert "`eov_loss: zlpr`" in knobs({"eov_loss": "atlop"}, **large)["eov_over_predicts"]
+    none = knobs({"eov_loss": "none"}, **large)["eov_over_predicts"]
+    assert "confidence_weight" not in none and "`eov_loss: atlop`" in none
+    assert "prefix_share" not in knobs({"prefix_share": 1.0}, **medium)["eov_undertrained"]
+    assert "prefix_share" in knobs({"prefix_share": 0.2}, **medium)["eov_undertrained"]
+    for levels, advised in ((None, False), (["space", "chapter", "block"], False), (["space"], True)):
+        head = knobs({"levels": levels, "hierarchy": "icd"}, **{"recall@10": 0.45})["poor_head"]
+        assert ("`levels`" in head) == advised and "`tau` down" in head
+
+    broken = [*LOG, {"loss": float("nan"), "step": 9}]
+    assert knobs({"max_grad_norm": 1.0, "fp16": False}, log=broken) == {
+        "loss_not_finite": "`learning_rate` down; `warmup_steps` up"
+    }
+    assert "`max_grad_norm: 1.0`; `bf16`" in knobs({"max_grad_norm": 5.0, "fp16": True}, log=broken)["loss_not_finite"]
+    over = curve([6, 5.6, 5.4, 5.3, 5.3, 5.35, 5.5, 5.5], "eval_loss")["log"]
+    assert "load_best" not in knobs({"load_best_model_at_end": True}, log=over)["overfitted"]
 
 
 def test_measured_checkpoints_of_this_project():

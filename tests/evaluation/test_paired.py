@@ -7,6 +7,7 @@ from scipy.stats import permutation_test
 
 from mera_hf.data.samples import Sample, multi_hot
 from mera_hf.errors import InputError
+from mera_hf.evaluation.bootstrap import resampled
 from mera_hf.evaluation.metrics import evaluate_ranking, order_from_scores
 from mera_hf.evaluation.paired import compare, holm
 from mera_hf.evaluation.tally import tally_ranking
@@ -67,18 +68,33 @@ def test_equals_swapping_and_drawing_by_hand(ours, theirs):
     keeps = np.concatenate([draw.integers(0, 2, size=(size, 15)) for size in (100, 20)]).astype(bool)
     chance = swapped_differences(a, b, samples, keeps)
     weights = np.random.default_rng(5).multinomial(15, np.full(15, 1 / 15), size=40)
-    resampled = {name: [] for name in METRICS}
+    drawn_anew = {name: [] for name in METRICS}
     for row in weights:
         drawn = np.repeat(np.arange(15), row)
         people = [samples[i] for i in drawn]
         figures = [[measure((order[drawn], sizes[drawn]), people) for order, sizes in side] for side in (a, b)]
         for name in METRICS:
             left, right = (np.mean([run[name] for run in side]) for side in figures)
-            resampled[name].append(left - right)
+            drawn_anew[name].append(left - right)
     for name in METRICS:
         as_large = (np.abs(chance[name]) >= abs(observed[name][0]) - 1e-12).sum()
         assert rows[name]["p"] == pytest.approx((as_large + 1) / 121)
-        assert rows[name]["interval"] == pytest.approx(np.quantile(resampled[name], [0.025, 0.975]))
+        low, middle, high = np.quantile(drawn_anew[name], [0.025, 0.5, 0.975])
+        difference = rows[name]["difference"]
+        assert rows[name]["interval"] == pytest.approx([difference + low - middle, difference + high - middle])
+
+
+def test_the_interval_holds_the_difference_to_a_ranker_that_names_every_code():
+    rng = np.random.default_rng(0)
+    samples = random_samples(rng, patients=12, codes=1270)
+    order, everything = random_orders(rng, samples, 1270), np.full(12, 1270)
+    a, b = ([tally_ranking(order, sizes, samples, (10,))] for sizes in (rng.integers(1, 7, size=12), everything))
+    for row in compare(a, b, METRICS, resamples=200, permutations=10):
+        assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    # In the draws the other ranker gains by every code that a patient drawn twice has
+    (row,) = compare(a, b, ("weighted_f1_eov",), resamples=200, permutations=10)
+    drawn = resampled(a, 200)["weighted_f1_eov"] - resampled(b, 200)["weighted_f1_eov"]
+    assert np.quantile(drawn, 0.975) < row["difference"]
 
 
 def test_p_values_are_those_of_all_swaps_and_of_scipy():

@@ -61,13 +61,16 @@ def test_rankings_are_those_of_the_model_in_the_order_of_the_rows(llama, tmp_pat
     assert_ranked(tmp_path / "out", model, tokenizer, ROWS, 7)
     assert list(parts(tmp_path / "out")) == [f"part-0000{number}.parquet" for number in range(5)]
     assert [pq.read_metadata(path).num_rows for path in sorted((tmp_path / "out").glob("part-*"))] == [5, 5, 5, 5, 3]
-    assert str(read(tmp_path / "out").schema).splitlines() == [
+    schema = read(tmp_path / "out").schema
+    assert schema.metadata == {b"mera_hf.ranks": b"the visit after the last"}
+    assert str(schema.remove_metadata()).splitlines() == [
         "patient_id: string",
         "codes: list<element: string>",
         "  child 0, element: string",
         "probabilities: list<element: float>",
         "  child 0, element: float",
         "set_size: int32",
+        "unread_visits: int32",
     ]
     assert summary == json.loads((tmp_path / "out" / "predict.json").read_text())
     assert summary["patients"] == 23 and summary["parts"] == 5 and summary["processes"] == 1
@@ -135,6 +138,38 @@ def test_max_length_and_batch_tokens_reach_the_model(llama, tmp_path, monkeypatc
     expected = model.rank(ROWS, tokenizer, max_length=12).order
     assert not torch.equal(expected, model.rank(ROWS, tokenizer).order)
     assert read(tmp_path / "out")["codes"].to_pylist() == [[CODES[code] for code in row] for row in expected.tolist()]
+
+
+def test_what_is_not_read_is_counted(llama, tmp_path):
+    model, tokenizer = llama
+    write(tmp_path / "rows.parquet")
+    model.config.max_length = 20  # the default of whatever reads
+    summary = predict_dataset(model, tokenizer, tmp_path / "rows.parquet", tmp_path / "out")
+    unread = model.rank(ROWS, tokenizer, max_length=20).unread_visits
+    assert read(tmp_path / "out")["unread_visits"].to_pylist() == unread.tolist()
+    assert summary["max_length"] == 20 and summary["unread_visits"] == unread.sum() > 0
+    assert summary["patients_with_unread_visits"] == (unread > 0).sum() < len(ROWS)
+    assert_ranked(tmp_path / "out", model, tokenizer, ROWS, len(CODES))
+    # Also of the parts that an earlier run wrote
+    (tmp_path / "out" / "predict.json").unlink()
+    (tmp_path / "out" / "part-00002.parquet").unlink()
+    again = predict_dataset(model, tokenizer, tmp_path / "rows.parquet", tmp_path / "out", resume=True)
+    assert again["parts_of_this_run"] == 1 and again["unread_visits"] == summary["unread_visits"]
+    whole = predict_dataset(model, tokenizer, tmp_path / "rows.parquet", tmp_path / "whole", max_length=256)
+    assert (whole["unread_visits"], whole["patients_with_unread_visits"]) == (0, 0)
+
+
+def test_lengths_that_cannot_be_are_refused(llama, tmp_path):
+    write(tmp_path / "rows.parquet")
+    for length, says in (
+        (257, "`max_length` is 257, and the llama model has positions for 256"),
+        (0, "is 0; it must be"),
+    ):
+        with pytest.raises(InputError, match=says):
+            predict_dataset(*llama, tmp_path / "rows.parquet", tmp_path / "out", max_length=length)
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="`max_length` is 4, but the profile of a patient takes"):
+        predict_dataset(*llama, tmp_path / "rows.parquet", tmp_path / "out", max_length=4)
 
 
 def test_other_widths_of_the_same_types_are_read(llama, tmp_path):

@@ -2,11 +2,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ranking_cases import ranked
 
 from mera_hf.errors import InputError
 from mera_hf.evaluation.rankings import files as rankings
 from mera_hf.evaluation.rankings.files import complete_order, read_rankings, write_rankings
+from mera_hf.evaluation.rankings.ranked import Cut, ModelRanking
 
 
 IDS = ["P17", "P18", "P19"]
@@ -36,11 +36,14 @@ def test_round_trip_of_many_blocks(tmp_path, monkeypatch):
     order = np.stack([rng.permutation(5) for _ in ids]).astype(np.int32)
     sizes, probabilities = rng.integers(0, 6, size=11), rng.random((11, 5), dtype=np.float32)
     path = tmp_path / "rankings.parquet"
-    write_rankings(path, ids, CODES, ranked(order, sizes, probabilities))
+    unread = rng.integers(0, 3, size=11)
+    ranking = ModelRanking(order, Cut(sizes, "EOV"), probabilities, np.log(probabilities), np.zeros(11), unread)
+    write_rankings(path, ids, CODES, ranking)
     assert [file.name for file in tmp_path.iterdir()] == ["rankings.parquet"]
     table = pq.read_table(path)
     assert table["codes"][3].as_py() == [CODES[code] for code in order[3]]
     assert table["probabilities"][3].as_py() == probabilities[3].tolist()
+    assert table["unread_visits"].to_pylist() == unread.tolist()
     shuffled = rng.permutation(11)
     got = read_rankings(path, [ids[i] for i in shuffled], CODES)
     np.testing.assert_array_equal(got.order, order[shuffled])
@@ -92,6 +95,14 @@ def test_bad_lists(tmp_path, monkeypatch):
     refused(write(path, lists=([0], [1], [0]), sizes=(1, 1, 2)), "row 2 .* `set_size` is 2")
     names = pa.array([["250.00", CODES[1]], ["250.00"], ["E11.9"]])
     refused(write(path, codes=names), "2 distinct codes .3 entries. are not among the 5 codes of the dataset, such as")
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 0), (9, 1, 0)], ids=["fits", "beyond the list"])
+@pytest.mark.parametrize("ids", [IDS, ["P17", "P18", "P99"]], ids=["all", "others"])
+def test_files_of_predict_say_what_they_are(tmp_path, ids, sizes):
+    path = write(tmp_path / "part-00000.parquet", ids, sizes=sizes)
+    pq.write_table(pq.read_table(path).replace_schema_metadata(rankings.PREDICTED), tmp_path / "moved.parquet")
+    refused(tmp_path / "moved.parquet", "moved.parquet holds rankings of `mera predict`.*the visit after the last one")
 
 
 def test_files_of_another_kind(tmp_path):

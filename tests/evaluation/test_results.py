@@ -5,8 +5,10 @@ import re
 import pytest
 from ranking_cases import metrics_dict
 
+from mera_hf.configuration_mera import MeraConfig
 from mera_hf.errors import InputError
 from mera_hf.evaluation.figures import spread
+from mera_hf.evaluation.rankings.setting import protocol
 from mera_hf.evaluation.results import (
     build_metrics,
     merge_metrics,
@@ -232,3 +234,16 @@ def test_merging_what_does_not_belong_together():
             merge_metrics(differing(change_run))
     with pytest.raises(InputError, match="1 run, two or more"):
         merge_metrics(seeds(0.6))
+
+
+def test_the_protocol_says_what_a_model_reads_and_ranks():
+    codes = ["ICD9CM:250.00", "ICD9CM:401.9"]
+    fields = {"code_token_start": 9, "id2label": dict(enumerate(codes))}
+    config = MeraConfig(use_profile=False, **fields)
+    assert protocol(config, codes) == {"target": "last", "candidates": "cohort", "history": "codes"}
+    config = MeraConfig(history_text="code+description", use_profile=True, use_visit_text=True, **fields)
+    assert protocol(config, codes[:1], "every visit") == {
+        "target": "every visit",
+        "candidates": "2 codes of the model",
+        "history": "code+description + profile + text of visits",
+    }

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from cohort import visit_rows, write_visits
+from tiny import T5
+from transformers import AutoModel
 
 from mera_hf.data.prepare import prepare
 from mera_hf.data.prepared import Prepared, load_prepared
@@ -23,9 +26,11 @@ from mera_hf.evaluation.rankings.model import rank_samples
 from mera_hf.evaluation.tally import tally_ranking
 from mera_hf.experiments import NAMES, runs
 from mera_hf.experiments.experiment import run_experiment
-from mera_hf.experiments.runs import ExperimentSetting, Run, arguments_of, fingerprint, finish_runs
+from mera_hf.experiments.held_out import AXES, draw_codes
+from mera_hf.experiments.runs import ExperimentSetting, Run, arguments_of, fingerprint, finish_held_out, finish_runs
 from mera_hf.experiments.variants import AS_IT_IS, MEMORIZED, RECIPE, plan
 from mera_hf.experiments.writing import write_experiment
+from mera_hf.training.checkpoints import load_model
 
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny-cpu"
@@ -214,18 +219,67 @@ def test_experiments_share_their_runs(here, copied):
 
 def test_memorizing_and_its_questions(here, copied):
     result = run_experiment("memorization", here, seeds=[0])
-    assert copied == ["rows_random-0"], "all else is there, or is the recipe"
+    assert copied == ["rows_random-0", "held_out-0", "held_out_t5-0"], "all else is there, or is the recipe"
     asked = result["memorization"]
     told = json.loads((here.runs / "memorizing-0" / "memorization.json").read_text())
     for question in ("code_to_definition_seen", "definition_to_code_unseen"):
         assert asked["after"][question] == told[question]
     assert {"code_to_chapter_seen", "code_to_category_unseen"} < set(asked["before"]) == set(asked["after"])
+    assert set(asked) == {"before", "after", "held_out"}
     assert max(asked["before"].values()) == 0, "nobody knows before"
     rows = by_name(result)
     assert "differences" in rows["memorized"] and rows["memorized"]["options"] == []
     assert result["says"].endswith("what other seeds would change is not known.")
     words = rows["rows_description"]
     assert words["same"] and "differences" not in words and words["test"] == rows["recipe"]["test"]
+
+
+def test_codes_held_out_of_memorizing(here, trained):
+    prepared = Prepared.open(here.dataset)
+    codes, seed = prepared.codes, 1
+    found = finish_held_out(here, [seed])
+    assert trained == ["held_out-1", "held_out_t5-1"] and list(found) == ["held_out", "held_out_t5"]
+    assert [found[name][0]["model"]["model_type"] for name in found] == ["llama", "t5"]
+    for (run,) in found.values():
+        assert run["held_out"] == draw_codes(codes, seed) and run["codes"] == len(codes)
+        every = {tuple(group[axis] for axis in AXES): group for group in run["groups"]}
+        group = every["definition_to_code", "held_out", "all"]
+        assert group["count"] == len(run["held_out"]) == round(len(codes) / 5) and 1 <= group["place"] <= len(codes)
+    # Their rows are as the same seed starts them
+    _, model_args, mera_args = runs._memorizing_arguments(here, "unused")
+    before, _ = load_model(model_args, mera_args, prepared.splits, codes, seed)
+    after = AutoModel.from_pretrained(here.runs / "held_out-1")
+    rows = [codes.index(code) for code in found["held_out"][0]["held_out"]]
+    others = [row for row in range(len(codes)) if row not in rows]
+    assert torch.equal(before.code_rows()[rows], after.code_rows()[rows])
+    assert (before.code_rows()[others] != after.code_rows()[others]).any(1).all()
+
+    # Once more: nothing is trained; where the figures alone are gone, the checkpoint is asked again
+    trained.clear()
+    assert finish_held_out(here, [seed]) == found and not trained
+    (here.runs / "held_out-1" / "held_out.json").unlink()
+    stamp = (here.runs / "held_out-1" / "model.safetensors").stat().st_mtime_ns
+    assert finish_held_out(here, [seed]) == found and trained == ["held_out-1"]
+    assert (here.runs / "held_out-1" / "model.safetensors").stat().st_mtime_ns == stamp
+    longer = here.folder / "longer.yaml"
+    longer.write_text(yaml.safe_dump(MEMORIZE | {"num_train_epochs": 2}))
+    with pytest.raises(InputError, match=r"held_out-1 was run .*\(it differs in its memorizing\)"):
+        finish_held_out(replace(here, memorizing=str(longer)), [seed])
+
+
+@pytest.mark.parametrize("base", ["t5", "checkpoint"])
+def test_a_small_decoder_alone_has_an_encoder_decoder_beside_it(here, trained, monkeypatch, base):
+    def hold_out(setting, folder, *_):
+        folder.mkdir()
+        (folder / "held_out.json").write_text("{}")
+
+    monkeypatch.setattr(runs, "_hold_out", hold_out)
+    keys = {"t5": {"from_scratch": T5}, "checkpoint": {"model_name_or_path": str(here.runs / "recipe-0" / "model")}}
+    recipe = here.folder / "other.yaml"
+    recipe.write_text(yaml.safe_dump(MEMORIZE | keys[base]))
+    assert list(finish_held_out(replace(here, memorizing=str(recipe)), [0])) == ["held_out"] and trained == [
+        "held_out-0"
+    ]
 
 
 def test_the_ablation_names_codes_one_by_one(here, copied):
@@ -267,6 +321,9 @@ def test_what_cannot_be_run_is_refused_before_anything_is_trained(here, trained,
     refused(match="unknown option `--learning-rat`; did you mean `learning_rate`", overrides=("--learning-rat", "1"))
     start = ("--model-name-or-path", str(here.runs / "memorizing-0"))
     refused("ablation", "memorizing-0, which has memorized already", overrides=start)
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(MEMORIZE | {"model_name_or_path": str(here.runs / "memorizing-0")}))
+    refused("memorization", "memorizing-0, which has memorized already", memorizing=str(again))
 
     few = tmp_path / "few"
     prepare("visits_csv", write_visits(tmp_path / "few.csv", [r for r in visit_rows() if r[3] < "428"]), few)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tiny import CODES, patients, tiny_mera
 from mera_hf.data.samples import Sample, prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.sections.severity import spearman
-from mera_hf.experiments import NAMES
+from mera_hf.experiments import NAMES, held_out
 from mera_hf.experiments.conclusions import ONE_SEED, answer, conclusion, judge, points, strength, verdicts
 from mera_hf.experiments.decoding import as_ranking, decode_greedily
 from mera_hf.experiments.eov import eov_knowledge
@@ -23,9 +24,12 @@ from mera_hf.experiments.tables import (
     figures_table,
     memorization_table,
 )
-from mera_hf.experiments.variants import plan
+from mera_hf.experiments.variants import plan, row_title
 from mera_hf.experiments.writing import write_experiment
 from mera_hf.timeline_mera import TimelineEncoder
+
+
+CARD = Path(__file__).parents[2] / "model_cards" / "mera-tiny-diabetes130" / "experiments"
 
 
 # Plans
@@ -56,6 +60,50 @@ def test_what_a_plan_leaves_out():
         plan("lucky", CODES)
     with pytest.raises(InputError, match="no two codes of the dataset share a group"):
         plan("hierarchy", ["ICD9CM:250.00", "ICD9CM:486"])
+
+
+def test_a_level_is_alone_or_beside_the_whole_space():
+    variants = {variant.name: variant for variant in plan("hierarchy", CODES).variants}
+    found = {name: (each.title, each.overrides) for name, each in variants.items() if name.startswith("levels_")}
+    assert found == {
+        "levels_none": ("the whole space alone", ("--levels", "space")),
+        "levels_only_chapter": ("chapter alone", ("--levels", "chapter")),
+        "levels_only_subcategory1": ("first subcategory alone", ("--levels", "subcategory1")),
+        "levels_chapter": ("space + chapter", ("--levels", "space", "chapter")),
+        "levels_subcategory1": ("space + first subcategory", ("--levels", "space", "subcategory1")),
+        "levels_all": (
+            "the full hierarchy: space + 4 levels",
+            ("--levels", "space", "chapter", "block", "category", "subcategory1"),
+        ),
+    }
+    assert {variants[name].against for name in found if name != "levels_none"} == {"levels_none"}
+    for variant in variants.values():
+        row = {"title": variant.title, "options": list(variant.overrides)}
+        assert row_title(row) == variant.title
+    (one,) = [v for v in plan("hierarchy", ["ICD9CM:250.00", "ICD9CM:276.8"]).variants if v.name == "levels_all"]
+    assert one.title == "the full hierarchy: space + 1 level"
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"ontology"}))
+def test_experiments_of_the_card_still_say_what_they_said(name):
+    """`experiment.json` of `ontology` is without the analysis that its conclusion reads."""
+    result = json.loads((CARD / name / "experiment.json").read_text())
+    assert conclusion(result) == result["says"]
+    assert result["says"] in experiment_text(result)
+    assert experiment_markdown(result, {}).startswith(f"# {result['question']}\n\n{result['says']}\n")
+
+
+def test_an_older_row_is_called_what_it_was():
+    """Until the levels stood alone, `chapter alone` had the whole space beside it."""
+    result = json.loads((CARD / "hierarchy" / "experiment.json").read_text())
+    assert [row["title"] for row in result["rows"]][1:3] == ["chapter alone", "first subcategory alone"]
+    _, *lines = figures_table(result).rows
+    assert [line.title for line in lines][:3] == ["space + chapter", "space + first subcategory", "all 4 levels"]
+    page = experiment_markdown(result, {}) + experiment_text(result)
+    assert "chapter alone" not in page and "subcategory alone" not in page
+    assert "| space + chapter | `--levels space chapter` |" in page
+    result["rows"][1]["differences"] = [KINDS["worse"] | {"metric": metric} for metric in result["metrics"]]
+    assert "Shown to do worse: space + chapter (R@20 -2.0, w-F1 of set -2.0)" in conclusion(result)
 
 
 # Decoding
@@ -357,6 +405,32 @@ def memorization(memorized, random, **more):
         row("rows_shuffled", "rows shuffled", ("better", "equal"), "rows_encoder"),
     ]
     return result_of("memorization", rows, memorization=ASKED, **more)
+
+
+def test_held_out_codes_have_a_sentence_tables_and_a_note():
+    figures = {"count": 7, "exact_match": 0.0, "token_f1": 0.25}
+    groups = [
+        {"question": question, "codes": codes, "visits": visits, **figures, **place}
+        for question, place in (("code_to_definition", {}), ("definition_to_code", {"place": 12.34}))
+        for codes in held_out.KINDS
+        for visits in ("all", "6-20")
+    ]
+    model = {"name": "held_out", "title": "decoder (llama)", "parameters": 1_234_567, "groups": groups}
+    part = {"share": 0.2, "codes": 77, "models": [model]}
+    old = memorization(("better", "equal"), ("worse", "worse"))
+    new = old | {"memorization": ASKED | {"held_out": part}}
+    said = conclusion(new).removeprefix(conclusion(old))
+    assert said == (
+        " With 20 % of the codes held out of the questions, the decoder (llama) gives the definition of the others in 0.0 % "
+        "of cases and of these in 0.0 % (token F1 25.0 and 25.0), and the code of a definition in 0.0 % and 0.0 %; the right "
+        "code stands at place 12.3 and 12.3 of 77 on average, by chance at 39.0."
+    )
+    page = experiment_markdown(new | {"says": ""}, {})
+    assert "| decoder (llama): held-out codes, words trained on | 7 | 0.0 | 25.0 | 0.0 | 25.0 | 12.3 |" in page
+    assert "held-out codes, words trained on, 6-20 visits | 7 |" in page and "<= 5 visits" not in page
+    assert "Parameters: decoder (llama) 1,234,567." in page
+    assert "held-out codes, words trained on, 6-20 visits" in experiment_text(new | {"says": ""})
+    assert "held-out" not in experiment_markdown(old | {"says": ""}, {}), "older files are without"
 
 
 def test_memorizing_in_short():

@@ -73,7 +73,7 @@ def prepared(_prepared, tmp_path):
 def _trained(tmp_path_factory):
     """Two models that rank, one started from the other with an adapter, as trainings leave them."""
     import torch
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
     from tiny import CODES, patients, tiny_mera
     from trl import ModelConfig
 
@@ -86,8 +86,8 @@ def _trained(tmp_path_factory):
     model_args = ModelConfig(
         model_name_or_path=str(folder / "base"), dtype="float32", use_peft=True, lora_r=4, lora_dropout=0.0
     )
-    data = DatasetDict(train=Dataset.from_list(patients(4)))
-    model, tokenizer = load_model(model_args, MeraArguments(), data, CODES, 0)
+    train = Dataset.from_list(patients(4))
+    model, tokenizer = load_model(model_args, MeraArguments(), train, CODES, 0)
     model.config.provenance = dict(OPEN)
     wrapped, generator = wrap_with_adapter(model, model_args), torch.Generator().manual_seed(0)
     with torch.no_grad():

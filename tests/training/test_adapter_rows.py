@@ -7,13 +7,17 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from tiny import CODES, encoder_of, patients, texts, tiny_mera
+from transformers.utils import logging
 
 from mera_hf.modeling_mera import FORWARD_INPUTS, MeraForDiagnosis
 from mera_hf.timeline_mera import collate_timelines
 from mera_hf.training.code_tokens import add_code_tokens, peft_config
 from mera_hf.training.from_scratch import from_scratch
+from mera_hf.training.memorization_config import MemorizationTrainerConfig
+from mera_hf.training.memorization_trainer import MemorizationTrainer
 from mera_hf.training.mera_config import MeraTrainerConfig
 from mera_hf.training.mera_trainer import MeraTrainer
+from mera_hf.training.wrapped import left_out
 
 
 ROWS = patients(6, seed=3)
@@ -236,3 +240,58 @@ def test_scaled_embeddings_are_scaled_once(ordinary):
     ours = model._embed(ids)
     ordinary()
     torch.testing.assert_close(ours, model._embed(ids))
+
+
+INPUT, OUTPUT = "the input rows of the codes", "the output rows of the codes"
+HEAD = "the ranking head (code_bias, patient_gate.weight, patient_gate.bias, code_gate.weight)"
+
+
+def plain_lora(model, **fields):
+    return get_peft_model(model, LoraConfig(r=4, target_modules=LINEAR, **fields))
+
+
+@pytest.mark.parametrize("family", ["llama", "llama_tied"])
+def test_what_an_adapter_leaves_out_is_named(family):
+    model, _ = tiny_mera(family)
+    assert left_out(model) == []
+    start = model.config.code_token_start
+    names = [name for name, module in model.named_modules() if module is model.get_input_embeddings()]
+    found = left_out(plain_lora(copy.deepcopy(model)))
+    assert found == [INPUT, OUTPUT, HEAD]
+    assert left_out(plain_lora(copy.deepcopy(model)), head=False) == [INPUT, OUTPUT]
+    assert left_out(plain_lora(copy.deepcopy(model), modules_to_save=["ranking_head"])) == [INPUT, OUTPUT]
+    assert left_out(adapted(copy.deepcopy(model))) == []
+    some = plain_lora(copy.deepcopy(model), trainable_token_indices={names[0]: [start, start + 1]})
+    assert left_out(some, head=False) == [INPUT, OUTPUT]  # two codes are not all
+    if family == "llama":
+        tables = plain_lora(copy.deepcopy(model), modules_to_save=["embed_tokens"])
+        assert left_out(tables, head=False) == [OUTPUT]
+        lora_on_head = get_peft_model(
+            copy.deepcopy(model), LoraConfig(r=4, target_modules=r".*\.lm_head|ranking_head\.patient_gate")
+        )
+        (rows, head) = left_out(lora_on_head)
+        assert rows == INPUT and "patient_gate" not in head and "code_bias" in head
+    model.ranking_head.code_bias.requires_grad_(False)
+    assert left_out(model) == ["the ranking head (code_bias)"]
+
+
+def test_the_trainers_say_what_they_leave_out(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)
+    monkeypatch.setattr(logging.get_logger("mera_hf"), "propagate", True)
+    model, tokenizer = tiny_mera("llama")
+
+    def said(wrapped, trainer, config, *rows):
+        caplog.clear()
+        trainer(wrapped, config(str(tmp_path), **QUIET), *rows, processing_class=tokenizer)
+        return [line.getMessage() for line in caplog.records if "leaves out of the training" in line.getMessage()]
+
+    for wrap, head in ((plain_lora, True), (adapted, None)):
+        for trainer, config, rows in (
+            (MeraTrainer, MeraTrainerConfig, (ROWS,)),
+            (MemorizationTrainer, MemorizationTrainerConfig, ()),
+        ):
+            lines = said(wrap(copy.deepcopy(model)), trainer, config, *rows)
+            assert len(lines) == bool(head)
+            if head:
+                assert f"{INPUT}; {OUTPUT}" in lines[0] and "`get_peft_model(model, mera_hf.peft_config(" in lines[0]
+                assert ("the ranking head" in lines[0]) == (trainer is MeraTrainer)

@@ -28,7 +28,7 @@ def loaded(folder=None, scratch=None, **arguments):
     """Model and tokenizer of a recipe, and its model arguments."""
     model_args = ModelConfig(model_name_or_path=folder and str(folder), dtype="float32", **arguments)
     mera_args = MeraArguments(from_scratch=scratch)
-    model, tokenizer = load_model(model_args, mera_args, dataset(), CODES, 0)
+    model, tokenizer = load_model(model_args, mera_args, dataset()["train"], CODES, 0)
     return model, tokenizer, model_args
 
 
@@ -261,7 +261,7 @@ def test_models_from_scratch_know_the_words_that_they_read():
     assert "hospital" in words and "hospital" not in tokenizer.get_vocab()  # not read, so not in the checkpoint
 
     mera_args = MeraArguments(from_scratch=SCRATCH, use_visit_text=True)
-    model, tokenizer = load_model(ModelConfig(), mera_args, dataset(), CODES, 0)
+    model, tokenizer = load_model(ModelConfig(), mera_args, dataset()["train"], CODES, 0)
     encoder = encoder_of(model, tokenizer)
     for row in dataset()["train"]:
         assert tokenizer.unk_token_id not in encoder.encode(row).input_ids
@@ -273,11 +273,11 @@ def test_a_checkpoint_goes_into_the_next_stage(tmp_path):
     again, tokenizer, _ = loaded(tmp_path)
     torch.testing.assert_close(logits(again, tokenizer), logits(model, tokenizer))
     mera_args = MeraArguments(history_term=False)
-    bare, _ = load_model(ModelConfig(model_name_or_path=str(tmp_path)), mera_args, dataset(), CODES, 0)
+    bare, _ = load_model(ModelConfig(model_name_or_path=str(tmp_path)), mera_args, dataset()["train"], CODES, 0)
     assert not hasattr(bare.ranking_head, "patient_gate")
     model_args, codes = ModelConfig(model_name_or_path=str(tmp_path)), [*CODES, "ICD9CM:001.0"]
     with pytest.raises(InputError, match="lacks 1 of the 20 codes of `dataset`, such as ICD9CM:001.0"):
-        load_model(model_args, MeraArguments(), dataset(), codes, 0)
+        load_model(model_args, MeraArguments(), dataset()["train"], codes, 0)
 
 
 def test_one_source_of_the_model_is_needed():

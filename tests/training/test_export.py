@@ -159,6 +159,20 @@ def test_the_measured_loss_is_that_of_what_is_served(tmp_path, fields):
     )
 
 
+@pytest.mark.parametrize("size", [11, len(CODES)])
+def test_visits_with_more_codes_than_recall_looks_at(size):
+    model, tokenizer = tiny_mera("llama")
+    rows = patients(6, seed=3)
+    rows[4]["visits"][-1]["codes"] = CODES[:size]
+    measured = measure_export(model, tokenizer, rows, "validation", batch_size=4)
+    histories = [{**row, "visits": row["visits"][:-1]} for row in rows]
+    orders = model.rank(histories, tokenizer).order.tolist(), rank_plain(model, tokenizer, histories, 10, 6).tolist()
+    for got, order in zip(measured["recall"]["recall@10"], orders, strict=True):
+        targets = [{CODES.index(code) for code in row["visits"][-1]["codes"]} for row in rows]
+        hits = [len(target & set(ranked[:10])) / len(target) for target, ranked in zip(targets, order, strict=True)]
+        assert got == pytest.approx(sum(hits) / 6)
+
+
 def test_order_by_worth_is_left_behind_and_said(tmp_path):
     model, tokenizer = tiny_mera("llama", head=False)
     model.config.rerank_depth = 5

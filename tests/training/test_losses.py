@@ -298,6 +298,23 @@ def test_hand_computed_contrastive_loss():
     torch.testing.assert_close(weighted, (space + 3 * chapter) / 4)
 
 
+def test_a_code_without_a_rival_at_the_only_level_counts_as_zero():
+    """Codes 0 and 2 are true, and of the chapters {0, 1} and {2} the second has nothing to contrast."""
+    batch = {
+        "visit_codes": torch.tensor([[0, 2]]),
+        "visit_patient": torch.tensor([0]),
+        "decision_visit": torch.tensor([0, 0]),
+        "decision_given": torch.tensor([0, 1]),
+    }
+    targets = DecisionTargets.from_batch(batch, 3)
+    hierarchy = Hierarchy({"chapter": [0, 0, 1]}, 3, ["chapter"])
+    logits = torch.tensor([[3.0, 2.0, 1.0, 1.0]]).log().repeat(2, 1).requires_grad_()
+    loss = contrastive_loss(Pools.from_logits(logits, targets, hierarchy, 1.0), targets, hierarchy, {})
+    torch.testing.assert_close(loss, torch.stack([torch.tensor(5 / 3).log() / 2, torch.tensor(0.0)]))
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient[0, :2].all() and not gradient[0, 2:].any() and not gradient[1].any()
+
+
 def test_hand_computed_confidence_loss():
     batch = {
         "visit_codes": torch.tensor([[0, 2]]),
@@ -359,3 +376,32 @@ def test_a_patient_weighs_the_same_whatever_the_number_of_visits_and_codes():
     for patient in range(4):
         own = [weight for weight, place in zip(weights.tolist(), places, strict=True) if place[0] == patient]
         assert sum(own) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("fine", [False, True])
+@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("kind", ["contrastive", "group", "atlop", "zlpr"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_is_not_a_number_is_in_the_loss(kind, softmax, fine, fused):
+    """In a hidden state, in a true code alone, and in false codes alone: no decision that reads it is dropped."""
+    batch, places, sets = make_batch(3)
+    hierarchy, losses, _ = losses_of(kind, LEVELS, {}, 1.0, softmax, fine)
+    targets = DecisionTargets.from_batch(batch, CODES)
+    true, given = sets[0]
+    for code in (None, true[0], next(code for code in range(CODES) if code not in (*true, *given))):
+        generator = torch.Generator().manual_seed(0)
+        hidden, rows = (torch.randn(count, 8, generator=generator) for count in (len(places), CODES + 1))
+        bias = torch.zeros(CODES + 1)
+        if code is None:
+            hidden[0] = torch.nan
+        else:
+            bias[code] = torch.nan
+        readout = Readout(hidden.requires_grad_(), rows, bias=bias)
+        if fused:
+            loss = FusedLoss(hierarchy, losses, 1.0)(readout, targets)
+            assert loss.isnan().all(), code
+        else:
+            per_decision = losses(Pools.from_logits(readout.logits(), targets, hierarchy, 1.0), targets)[0]
+            assert per_decision[0].isnan(), code
+            if code is None:
+                assert not per_decision[1:].isnan().any()

@@ -22,10 +22,10 @@ from mera_hf.training.memorization_trainer import (
 FEW = CODES[:7]
 
 
-def trainer_of(model, tokenizer, folder, codes=None, **arguments):
+def trainer_of(model, tokenizer, folder, codes=None, held_out=(), **arguments):
     defaults = {"report_to": "none", "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
     args = MemorizationTrainerConfig(str(folder), **{**defaults, "per_device_train_batch_size": 8, **arguments})
-    return MemorizationTrainer(copy.deepcopy(model), args, processing_class=tokenizer, codes=codes)
+    return MemorizationTrainer(copy.deepcopy(model), args, processing_class=tokenizer, codes=codes, held_out=held_out)
 
 
 def test_pairs_as_tokens(llama):
@@ -220,6 +220,69 @@ def test_groups_can_be_left_out_and_codes_chosen(llama, tmp_path):
     assert held_out.isdisjoint(pair.question for pair in everything.train_dataset.pairs)
 
 
+@pytest.mark.parametrize("family", ["llama", "llama_tied", "t5"])
+def test_held_out_codes_are_in_no_question_and_their_rows_stay(family, tmp_path):
+    model, tokenizer = tiny_mera(family)
+    left_out = [CODES[5], CODES[2]]
+    trainer = trainer_of(model, tokenizer, tmp_path, FEW, held_out=left_out, learning_rate=1e-2, max_steps=6)
+    assert trainer.codes == [code for code in FEW if code not in left_out] and trainer.among == FEW
+    assert {pair.code for pair in trainer.train_dataset.pairs} == set(trainer.codes)
+    start = model.config.code_token_start
+    tokens = torch.tensor([start + 2, start + 5])
+    for question, answer in trainer.train_dataset.items:
+        assert not {start + 2, start + 5} & {*question, *answer}
+    trainer.train()
+    for name in ("get_input_embeddings", "get_output_embeddings"):
+        before, after = (getattr(each, name)().weight for each in (model, trainer.model))
+        assert torch.equal(before[tokens], after[tokens]), "bit for bit"
+        assert not torch.equal(before[start : start + 2], after[start : start + 2])
+    # Without being held out, codes that nobody asks about are pushed down as rivals
+    rivals = trainer_of(model, tokenizer, tmp_path, trainer.codes, learning_rate=1e-2, max_steps=6)
+    rivals.train()
+    before, after = (each.get_output_embeddings().weight[tokens] for each in (model, rivals.model))
+    assert not torch.equal(before, after)
+
+
+def test_held_out_codes_are_no_rivals_in_the_loss(llama, tmp_path):
+    model, tokenizer = llama
+    trainer = trainer_of(model, tokenizer, tmp_path, FEW, held_out=FEW[1:3])
+    items = [trainer.train_dataset[row] for row in (0, 5, 12)]
+    start, losses = model.config.code_token_start, []
+    for question, answer in items:
+        logits = next_words(trainer.model, question, answer[:-1])
+        logits[:, start + 1 : start + 3] = -torch.inf
+        logits = logits.log_softmax(-1)
+        losses.append(-sum(logits[at, token] for at, token in enumerate(answer)) / len(answer))
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(items))
+    torch.testing.assert_close(loss, sum(losses) / len(losses), rtol=0, atol=1e-5)
+
+
+def test_rows_of_held_out_codes_stay_in_an_adapter(llama, tmp_path):
+    from trl import ModelConfig
+
+    from mera_hf.training.checkpoints import wrap_with_adapter
+
+    model, tokenizer = llama
+    wrapped = wrap_with_adapter(model, ModelConfig(use_peft=True, lora_r=4))
+    start = copy.deepcopy({n: p for n, p in wrapped.named_parameters() if "trainable_tokens_delta" in n})
+    trainer = trainer_of(wrapped, tokenizer, tmp_path, FEW[:4], held_out=FEW[1:2], max_steps=3, learning_rate=3e-2)
+    trainer.train()
+    after = dict(trainer.model.named_parameters())
+    assert len(start) == 2
+    for name, delta in start.items():
+        assert torch.equal(delta[1], after[name][1]) and not torch.equal(delta[0], after[name][0])
+
+
+def test_codes_that_cannot_be_held_out_are_refused(llama, tmp_path):
+    for held_out, message, arguments in (
+        (["ICD9CM:999"], "`held_out` names ICD9CM:999, which is not one of the 7 codes to memorize", {}),
+        (FEW, "`held_out` holds all 7 codes; leave one at least", {}),
+        (FEW[:1], "`weight_decay` is 0.1 and would shrink the rows of the codes in `held_out`", {"weight_decay": 0.1}),
+    ):
+        with pytest.raises(InputError, match=message):
+            trainer_of(*llama, tmp_path, FEW, held_out=held_out, **arguments)
+
+
 def test_micro_batches_give_the_same_step(llama, tmp_path):
     model, tokenizer = llama
     after = []
@@ -278,3 +341,12 @@ def test_card_and_telemetry(llama, tmp_path, monkeypatch):
     trainer_of(*llama, tmp_path).create_model_card()
     card = (tmp_path / "README.md").read_text()
     assert "It has seen no patient" in card and "not for clinical decisions" in card and "2501.17326" in card
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training(llama, tmp_path):
+    model, tokenizer = llama
+    with torch.no_grad():
+        model.code_rows()[3] = torch.nan
+    trainer = trainer_of(model, tokenizer, tmp_path, FEW, max_steps=2, logging_steps=1)
+    with pytest.raises(InputError, match="the loss is not a number at step 1 .loss nan"):
+        trainer.train()

@@ -518,3 +518,27 @@ def test_a_saved_step_is_whole_once_its_state_is_there(llama, tmp_path, monkeypa
     options = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 1, "ema_decay": 0.9}
     trainer_of(*llama, tmp_path, patients(8), **options).train()
     assert seen and all(seen)
+
+
+# -- a loss that is not a number ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"eov_loss": "none"}, {}, {"group_weight": 1.0, "contrastive_weight": 0.0}])
+@pytest.mark.parametrize("steps", [1, 500], ids=["at each step", "at the end"])
+def test_a_loss_that_is_not_a_number_stops_the_training(llama, tmp_path, options, steps):
+    model, tokenizer = llama
+    with torch.no_grad():
+        model.get_input_embeddings().weight[model.config.visit_token_id] = torch.nan
+    arguments = {"max_steps": 2, "logging_steps": steps, **options}
+    trainer = trainer_of(model, tokenizer, tmp_path, patients(8), patients(4), **arguments)
+    with pytest.raises(
+        InputError, match=rf"not a number at step {min(steps, 2)} .*loss\w* nan.*lower `learning_rate`"
+    ):
+        trainer.train()
+    assert any(math.isnan(line.get("loss", line.get("train_loss", 0.0))) for line in trainer.state.log_history)
+    with pytest.raises(InputError, match="eval_loss nan"):
+        trainer.evaluate()
+
+
+def test_the_log_shows_every_loss_and_waits_for_none(tmp_path):
+    assert not MeraTrainerConfig(str(tmp_path)).logging_nan_inf_filter

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from tiny import CODES, encoder_of, patients, save_base, tiny_mera
 from transformers import AutoModel, AutoTokenizer
 from trl import ModelConfig
@@ -29,9 +29,9 @@ ROWS = patients(6, seed=3)
 def adapted(folder, **arguments):
     """A model with an adapter that has moved, as a training leaves it, and its tokenizer."""
     model_args = ModelConfig(model_name_or_path=str(folder), **{"dtype": "float32", **LORA, **arguments})
-    dataset = DatasetDict(train=Dataset.from_list(ROWS))
+    train = Dataset.from_list(ROWS)
     torch.manual_seed(0)
-    model, tokenizer = load_model(model_args, MeraArguments(history_text="code+description"), dataset, CODES, 0)
+    model, tokenizer = load_model(model_args, MeraArguments(history_text="code+description"), train, CODES, 0)
     model.config.eov_value, model.config.rerank_depth = 0.3, 5
     wrapped = wrap_with_adapter(model, model_args)
     generator = torch.Generator().manual_seed(0)

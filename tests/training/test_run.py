@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cohort import CODES
+from cohort import CODES, visit_rows, write_visits
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
@@ -61,6 +61,8 @@ def test_it_is_what_the_verb_does(trained, dataset, tmp_path, capsys):
 def test_it_says_what_it_made(trained, dataset):
     log = json.loads((trained.folder / "training.json").read_text())
     assert log["recipe"] == "tiny-cpu/train" and log["seed"] == 3
+    assert log["settings"]["levels"] == ["space", "chapter"] and log["settings"]["num_train_epochs"] == 1
+    assert log["settings"]["start_head"] and "output_dir" not in log["settings"]
     assert trained.metrics == log["validation"] and 0 < trained.metrics["recall@10"] <= 1
     assert trained.dataset == dataset and 0 < trained.patients < 20
     assert trained.calibration.cut and trained.calibration.visits >= 20 and not trained.calibration.conformal
@@ -136,8 +138,40 @@ def test_cross_validation(dataset):
         metrics["rankers"].keys() == {"mera", "prevalence"}
         and metrics["run"]["recipe"] == "tiny-cpu/train-few-patients"
     )
+    assert metrics["protocol"] == {
+        "target": "every visit from the second on",
+        "candidates": "cohort",
+        "history": "codes + profile",
+    }
     with pytest.raises(InputError, match="`folds` is 1; choose 2 to"):
         mera_hf.cross_validate(few, dataset, folds=1)
+
+
+def test_a_fold_shapes_nothing_of_the_model_that_ranks_it(tmp_path, monkeypatch):
+    """Every patient brings a word of his own; a model from scratch knows those of the training folds alone."""
+    from mera_hf.training import cross_validate
+
+    rows = [[*row[:-1], f"race{row[0]}"] for row in visit_rows(24)]
+    table = write_visits(tmp_path / "visits.csv", rows)
+    folder = tmp_path / "dataset"
+    assert main(["prepare", "visits_csv", "--data-dir", str(table), "--output-dir", str(folder)]) == 0
+    seen = []
+
+    def rank_samples(model, tokenizer, fold):
+        words = {word for word in tokenizer.get_vocab() if word.startswith("race")}
+        seen.append((words, {sample.profile["race"].lower() for sample in fold}))
+        return ranking(model, tokenizer, fold)
+
+    ranking = cross_validate.rank_samples
+    monkeypatch.setattr(cross_validate, "rank_samples", rank_samples)
+    few = RECIPE.with_name("train-few-patients.yaml")
+    options = {"max_steps": 1, "references": ("prevalence",), "disable_tqdm": True, "use_profile": False}
+    metrics = mera_hf.cross_validate(few, folder, folds=3, from_scratch=TINY, **options)
+    everybody = {f"race{row[0]}" for row in rows}
+    for words, held_out in seen:
+        assert held_out and words == everybody - held_out
+    assert set.union(*(held_out for _, held_out in seen)) == everybody
+    assert metrics["protocol"]["history"] == "codes"
 
 
 def test_they_are_of_the_package_and_hide_no_module():

@@ -1,7 +1,11 @@
 """Files of rankings: how `mera predict` and `mera evaluate` write them, and how other models supply theirs.
 
 Parquet, one row per patient: `patient_id` (string), `codes` (list of string, the ranking, best first), `set_size` (integer
-or null: size of the predicted set, the first codes) and `probabilities` (list of float for `codes`; optional, not read).
+or null: size of the predicted set, the first codes), and, optional and not read here, `probabilities` (list of float for
+`codes`) and `unread_visits` (integer: oldest visits that the model did not read, as the history is longer than it reads).
+
+Those of `mera predict` rank the visit after the last one, from all visits of the patient. They say so in the metadata of the
+file and are not read, since their visit is in no dataset and they have seen the last one.
 """
 
 from __future__ import annotations
@@ -19,6 +23,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+PREDICTED = {b"mera_hf.ranks": b"the visit after the last"}  # metadata of a file of `mera predict`
+NOT_MEASURED = (
+    "holds rankings of `mera predict`. They are of the visit after the last one, which is not in the dataset, and were made "
+    "with the codes of the last visit, which a comparison asks for. Give the checkpoint itself, or the rankings.parquet of "
+    "`mera evaluate --save-rankings`."
+)
 BLOCK = 1024  # patients at a time, as each may have a string for every code
 
 
@@ -44,6 +54,7 @@ def rankings_table(
             "codes": pa.ListArray.from_arrays(ends, pa.array(codes, pa.string()).take(pa.array(order.ravel()))),
             "probabilities": pa.ListArray.from_arrays(ends, pa.array(ranking.probabilities[rows].ravel())),
             "set_size": pa.array(ranking.set_sizes[rows], pa.int32()),
+            "unread_visits": pa.array(ranking.unread_visits[rows], pa.int32()),
         }
     )
 
@@ -71,9 +82,9 @@ def read_rankings(path: str | Path, patient_ids: Sequence[str], codes: Sequence[
         [`~mera_hf.evaluation.rankings.ranked.Ranking`]: of all codes, without a cut if the file has no set sizes.
 
     Raises:
-        [`~mera_hf.errors.InputError`]: for a file that cannot be read or has other columns; patients that are missing, not
-            asked for, or repeated; codes outside `codes` or repeated within a row; set sizes that only some rows have,
-            or that are negative or larger than the list. The message gives counts, and names no patient.
+        [`~mera_hf.errors.InputError`]: for a file that cannot be read, has other columns, or is of `mera predict`; patients
+            that are missing, not asked for, or repeated; codes outside `codes` or repeated within a row; set sizes that
+            only some rows have, or that are negative or larger than the list. The message gives counts, and names no patient.
     """
     import numpy as np
     import pyarrow as pa
@@ -178,6 +189,8 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
+        if PREDICTED.items() <= (schema.metadata or {}).items():
+            raise InputError(f"{path.name} {NOT_MEASURED}")
         for name, fits, words in (
             ("patient_id", _is_text, "string"),
             ("codes", lambda kind: _is_list(kind) and _is_text(kind.value_type), "list of string"),

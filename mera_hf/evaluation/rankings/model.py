@@ -47,7 +47,8 @@ def as_ranking(ranked: MeraRanking) -> ModelRanking:
     # Half the memory of torch's indices: needed to hold all rankings of MIMIC-IV
     order = ranked.order.numpy().astype("int32")
     probabilities, logits, eov_logits = ranked.probabilities.numpy(), ranked.logits.numpy(), ranked.eov_logits.numpy()
-    return ModelRanking(order, cut, probabilities, logits, eov_logits)
+    assert ranked.unread_visits is not None  # `rank` counts them
+    return ModelRanking(order, cut, probabilities, logits, eov_logits, ranked.unread_visits.numpy())
 
 
 def model_patients(samples: Sequence[Sample], codes: Sequence[str]) -> list[dict]:

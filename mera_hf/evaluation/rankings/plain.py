@@ -85,15 +85,16 @@ def measure_export(
     ks = [k for k in KS if k <= len(codes)]
     if not ks:
         raise InputError(f"the model ranks {len(codes)} codes; recall@{KS[0]} takes {KS[0]} or more.")
+    width = max(*ks, *(len(sample.target) for sample in samples))  # a visit may have more codes than the largest k
     patients = model_patients(samples, codes)
     whole = model.rank(
         patients,
         tokenizer,
-        top_k=max(ks),
+        top_k=width,
         batch_size=batch_size,
         progress=lambda batches: tqdm(batches, desc="whole model", unit="batch"),
     ).order
-    plain = rank_plain(model, tokenizer, patients, max(ks), batch_size)
+    plain = rank_plain(model, tokenizer, patients, width, batch_size)
     curves = [recall_curve(order.numpy(), samples, max(ks)) for order in (whole, plain)]
     recall = {f"recall@{k}": tuple(float(curve[k - 1]) for curve in curves) for k in ks}
     return {"split": split, "patients": len(samples), "recall": recall}

@@ -19,7 +19,7 @@ from mera_hf.data import patient_files
 from mera_hf.data.patient_files import Shard, check_rows, cut_shards, input_files, read_shards
 from mera_hf.errors import InputError
 from mera_hf.evaluation.conformal import require_coverage
-from mera_hf.evaluation.rankings.files import rankings_table
+from mera_hf.evaluation.rankings.files import PREDICTED, rankings_table
 from mera_hf.evaluation.rankings.model import as_ranking
 from mera_hf.files import describe_file, whole_file, write_json
 from mera_hf.machine import versions
@@ -57,7 +57,8 @@ def predict_dataset(
     """Rank the codes of the next visit of every patient, and write the rankings to `output_dir`.
 
     `part-00000.parquet` and so on hold one row per patient in the order of the input: `patient_id`, `codes` (the ranking, best
-    first), `probabilities` (of those codes, float32), `set_size` (codes above EOV, int32; it may exceed `top_k`).
+    first), `probabilities` (of those codes, float32), `set_size` (codes above EOV, int32; it may exceed `top_k`),
+    `unread_visits` (oldest visits that were not read, int32).
     `predict.json` is written last and says what was done. Under `accelerate launch` or `torchrun` every process takes its
     share of the shards; the files are the same for any number of processes, and for a run that was interrupted and resumed.
 
@@ -71,8 +72,8 @@ def predict_dataset(
         split (`str`, *optional*): split of a prepared folder; `"test"` by default.
         top_k (`int`, defaults to 20): length of the rankings, at most all codes of the model.
         batch_tokens (`int`, defaults to 4096): most tokens in a forward pass, with padding; a GPU can take more.
-        max_length (`int`, *optional*): longest timeline in tokens; older visits are cut from it but still count in the
-            history term.
+        max_length (`int`, *optional*): longest history in tokens; that of the model's config without it. Older visits are
+            not read but still count in the history term; `predict.json` says how many, and of how many patients.
         coverage, coverage_of (*optional*): make `set_size` the size of a set with a known coverage instead of the
             number of codes above EOV, see [`MeraForDiagnosis.decide`].
         resume (`bool`, defaults to `False`): continue the run in `output_dir`.
@@ -84,13 +85,18 @@ def predict_dataset(
 
     Raises:
         [`~mera_hf.errors.InputError`]: for input that is missing or breaks the schema (naming file and column, or file and
-            row), a code that the model does not know, a `coverage` that it has no sets for, an `output_dir` that is
-            not empty, or resuming a run with other input, model or arguments. Nothing is written then.
+            row), a code that the model does not know, a `coverage` that it has no sets for, a `max_length` that it has no
+            positions for, an `output_dir` that is not empty, or resuming a run with other input, model or arguments. Nothing
+            is written then. On the way, for a patient whose profile alone is longer than `max_length`.
     """
     started = time.perf_counter()
-    for name, value in (("top_k", top_k), ("batch_tokens", batch_tokens), ("max_length", max_length)):
-        if value is not None and value < 1:
+    for name, value in (("top_k", top_k), ("batch_tokens", batch_tokens)):
+        if value < 1:
             raise InputError(f"`{name}` is {value}; it must be 1 or more.")
+    try:
+        max_length = model.config.reading_length(max_length)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     require_coverage(model.config, coverage, coverage_of)
     output = Path(output_dir)
     top_k = min(top_k, model.config.num_codes)
@@ -122,6 +128,7 @@ def predict_dataset(
 
     def finish() -> dict:
         counts = {name: sum(file[name] for file in run["inputs"]) for name in ("patients", "without_visits")}
+        counts |= _unread(output, shards)
         summary = {
             "checkpoint": checkpoint,
             "dataset": str(dataset),
@@ -188,8 +195,25 @@ def _rank(model, tokenizer, patients: list[dict], settings: dict, bar: tqdm) -> 
             yield rows
             bar.update(len(rows))
 
-    ranked = model.rank(patients, tokenizer, batch_size=BATCH_ROWS, progress=count, **settings)
-    return rankings_table([patient["patient_id"] for patient in patients], model.config.codes, as_ranking(ranked))
+    try:
+        ranked = model.rank(patients, tokenizer, batch_size=BATCH_ROWS, progress=count, **settings)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    table = rankings_table([patient["patient_id"] for patient in patients], model.config.codes, as_ranking(ranked))
+    return table.replace_schema_metadata(PREDICTED)
+
+
+def _unread(output: Path, shards: list[Shard]) -> dict[str, int]:
+    """How many visits were not read, and of how many patients; read back, as other runs and processes wrote parts of it."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    counts = {"patients_with_unread_visits": 0, "unread_visits": 0}
+    for shard in shards:
+        unread = pq.read_table(output / shard.part, columns=["unread_visits"])["unread_visits"]
+        counts["patients_with_unread_visits"] += pc.sum(pc.greater(unread, 0)).as_py()
+        counts["unread_visits"] += pc.sum(unread).as_py()
+    return counts
 
 
 def _write_part(table: pa.Table, path: Path) -> None:

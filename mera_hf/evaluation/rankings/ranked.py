@@ -65,12 +65,14 @@ class ModelRanking(Ranking):
     Attributes:
         logits (`np.ndarray` of shape (patients, K)): code logits, in the order of `order`.
         eov_logits (`np.ndarray` of shape (patients,)): logit of EOV.
+        unread_visits (`np.ndarray` of shape (patients,), int): oldest visits that were not read, see `MeraRanking`.
     """
 
     cut: Cut = field()  # required here, optional in the base class
     probabilities: np.ndarray = field()
     logits: np.ndarray
     eov_logits: np.ndarray
+    unread_visits: np.ndarray
 
     @property
     def set_sizes(self) -> np.ndarray:

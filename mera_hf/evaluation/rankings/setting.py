@@ -21,9 +21,26 @@ from mera_hf.machine import run_record
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from mera_hf.configuration_mera import MeraConfig
     from mera_hf.evaluation.rankings.ranked import Ranking
 
 EACH_OWN = "that of each ranker"  # the history in the protocol of `mera compare`
+
+
+def protocol(config: MeraConfig, cohort_codes: Sequence[str], target: str = "last") -> dict[str, str]:
+    """The part `protocol` of a `metrics.json` of a model: what was to be predicted, among which codes, from what.
+
+    Args:
+        config (`MeraConfig`): of the model.
+        cohort_codes (`Sequence[str]`): all codes of the dataset.
+        target (`str`, defaults to `"last"`): the visits that were ranked, in words.
+    """
+    history = ["codes" if config.history_text == "code" else config.history_text]
+    history += ["profile"] if config.use_profile else []
+    history += ["text of visits"] if config.use_visit_text else []
+    all_ranked = len(config.codes) == len(cohort_codes)
+    candidates = "cohort" if all_ranked else f"{len(config.codes)} codes of the model"
+    return {"target": target, "candidates": candidates, "history": " + ".join(history)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +113,7 @@ class Setting:
         train = self.prepared.samples("train", "every", self.codes)
         return fit_references(train, len(self.codes), self.validation or train, self.seed, self.references)
 
-    def described(self, history: str, candidates: str, recipe: str | None) -> dict[str, Any]:
+    def described(self, protocol: dict[str, str], recipe: str | None) -> dict[str, Any]:
         """The parts `dataset`, `protocol` and `run` of a `metrics.json`; `run` has the time since opening."""
         return {
             "dataset": {
@@ -107,6 +124,6 @@ class Setting:
                 "patients": len(self.samples),
                 "codes": len(self.prepared.codes),
             },
-            "protocol": {"target": "last", "candidates": candidates, "history": history},
+            "protocol": protocol,
             "run": run_record(recipe, self.seed, self.started),
         }

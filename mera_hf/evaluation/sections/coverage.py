@@ -48,7 +48,7 @@ def measure(shares: np.ndarray, truth: np.ndarray, thresholds: dict) -> dict[str
                 exact = stats.binomtest(int(covered.sum()), n).proportion_ci(method="exact")
                 interval = [float(exact.low), float(exact.high)]
             else:
-                interval = mean_interval(covered)
+                interval = mean_interval(covered, 0)
             result[kind][level] = {
                 "threshold": threshold,
                 "nominal": float(level),

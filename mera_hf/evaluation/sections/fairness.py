@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import Block, Paragraph, Row, Table
-from mera_hf.evaluation.bootstrap import RESAMPLES, all_draws, percentiles
+from mera_hf.evaluation.bootstrap import RESAMPLES, all_draws, interval
 from mera_hf.evaluation.figures import Value, format_figure, heading_of, mean_of, percent, plain_name, signed_points
 from mera_hf.evaluation.rankings.ranked import RankedPatients
 from mera_hf.evaluation.sections.strata import (
@@ -75,16 +75,19 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
             whole, first, second = once[metric].T  # (groups,) each
             best, worst = _extremes(groups, whole)
             named_best, named_worst = _extremes(groups, first)
+            gap, difference = float(whole[best] - whole[worst]), float(second[named_best] - second[named_worst])
             section[profile.name][metric] = {
                 "best": strata.labels[best][1],
                 "worst": strata.labels[worst][1],
-                "gap": float(whole[best] - whole[worst]),
-                "interval": percentiles(draws[metric][best] - draws[metric][worst]),
+                "gap": gap,
+                "interval": interval(gap, draws[metric][best] - draws[metric][worst]),
                 "held_out": {
                     "best": strata.labels[named_best][1],
                     "worst": strata.labels[named_worst][1],
-                    "difference": float(second[named_best] - second[named_worst]),
-                    "interval": percentiles(held_out_draws[metric][named_best] - held_out_draws[metric][named_worst]),
+                    "difference": difference,
+                    "interval": interval(
+                        difference, held_out_draws[metric][named_best] - held_out_draws[metric][named_worst]
+                    ),
                 },
             }
     return section

@@ -1,12 +1,14 @@
 """Failure signatures: what is known to go wrong, seen in `metrics.json` and the training log; settings to change.
 
 A finding is `{"signature", "says", "knob"}`: its name, what was seen in plain words with the figures, and the recipe
-keys to change. The thresholds below are this project's choice, and wide, so that a finding is worth reading.
+keys to change, without those that the training had already. The thresholds below are this project's choice, and wide, so
+that a finding is worth reading.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
@@ -40,7 +42,10 @@ LABEL, HEADING = "What to change", "What looks wrong, and what to change"
 
 
 def findings(
-    metrics: Mapping[str, Any], training: dict | None = None, memorization: dict | None = None, rerank_depth: int = 0
+    metrics: Mapping[str, Any],
+    training: dict | None = None,
+    memorization: dict | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """All failure signatures that the figures of a checkpoint show.
 
@@ -48,17 +53,21 @@ def findings(
         metrics (`dict`): the content of a `metrics.json`, with `mera` among its rankers.
         training (`dict`, *optional*): the content of the `training.json` that `mera train` leaves beside the checkpoint.
         memorization (`dict`, *optional*): exact match after memorizing, as in `memorization.json`.
-        rerank_depth (`int`, *optional*, defaults to 0): from the checkpoint's config; its sets are never longer.
+        config (`dict`, *optional*): the content of the checkpoint's `config.json`. With the `settings` in `training.json` it
+            says what the training had; a setting that is not known may be advised in vain.
 
     Returns:
         `list[dict[str, str]]`: `signature`, `says` and `knob` of each; empty if nothing is suspicious.
     """
-    found = [
+    training = training or {}
+    had = {**(config or {}), **training.get("settings", {})}
+    return [
         *_of_memorizing(memorization or {}),
-        *_of_ranking(metrics),
-        *_of_sets(metrics["rankers"]["mera"], rerank_depth),
+        *_of_ranking(metrics, had),
+        *_of_sets(metrics["rankers"]["mera"], had),
+        *_of_log(training.get("log", []), had),
+        *_of_validation(metrics, training),
     ]
-    return [*found, *_of_log((training or {}).get("log", [])), *_of_validation(metrics, training or {})]
 
 
 def findings_text(metrics: Mapping[str, Any], has_log: bool) -> str:
@@ -103,8 +112,23 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     ]
 
 
-def _finding(signature: str, says: str, knob: str) -> Finding:
-    return {"signature": signature, "says": says, "knob": knob}
+def _finding(signature: str, says: str, *knobs: str, had: Mapping[str, Any] | None = None) -> Finding:
+    """A finding with its advice, most useful first; what names the value that a setting `had` already, as in
+    `history_term: true`, is left out."""
+    return {
+        "signature": signature,
+        "says": says,
+        "knob": "; ".join(each for each in knobs if not _is_so(each, had or {})),
+    }
+
+
+def _is_so(knob: str, had: Mapping[str, Any]) -> bool:
+    named = re.findall(r"`(\w+): ([\w.]+)`", knob)
+    return bool(named) and all(name in had and _as_in_recipe(had[name]) == value for name, value in named)
+
+
+def _as_in_recipe(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _percent(value: float) -> str:
@@ -131,7 +155,7 @@ def _of_memorizing(shares: dict) -> Iterator[Finding]:
             )
 
 
-def _of_ranking(metrics: Mapping[str, Any]) -> Iterator[Finding]:
+def _of_ranking(metrics: Mapping[str, Any], had: Mapping[str, Any]) -> Iterator[Finding]:
     rankers = metrics["rankers"]
     mera, references = rankers["mera"], {name: figures for name, figures in rankers.items() if name != "mera"}
     metric = "recall@20" if "recall@20" in mera else "recall@10"
@@ -144,8 +168,9 @@ def _of_ranking(metrics: Mapping[str, Any]) -> Iterator[Finding]:
             f"behind_{best}",
             f"{metric} is {format_figure(metric, mera[metric])} %, and {TITLES[best]}, which trains nothing, has "
             f"{format_figure(metric, references[best][metric])} %: training has taken away more than it brought.",
-            "`history_term: true`, `code_bias: true` and `start_head: true`; a lower `learning_rate`; with few patients "
-            "`zero_readout: true` and fewer `num_train_epochs`",
+            *("`history_term: true`", "`code_bias: true`", "`start_head: true`", "a lower `learning_rate`"),
+            *("with few patients `zero_readout: true`", "with few patients fewer `num_train_epochs`"),
+            had=had,
         )
     heads = {
         name: mean_of(figures["recall@10"]) / max(mean_of(figures["recall@20"]), 1e-9)
@@ -159,7 +184,9 @@ def _of_ranking(metrics: Mapping[str, Any]) -> Iterator[Finding]:
                 "poor_head",
                 f"Of the true codes among the first 20, {_percent(heads['mera'])} are among the first 10; {TITLES[best]} has "
                 f"{_percent(heads[best])} there: the right codes are found and poorly ordered.",
-                "L_CL: `contrastive_weight` up, `tau` down, `levels` with chapter and block; `first_weight` up",
+                *("L_CL: `contrastive_weight` up", "`tau` down"),
+                *([] if {"chapter", "block"} <= _levels(had) else ["`levels` with chapter and block"]),
+                "`first_weight` up",
             )
     control = metrics["controls"].get("shuffled_history", {})
     if metric in control and own - mean_of(control[metric]) < AS_WELL:
@@ -167,11 +194,20 @@ def _of_ranking(metrics: Mapping[str, Any]) -> Iterator[Finding]:
             "ignores_history",
             f"Shown another patient's history, {metric} is {format_figure(metric, control[metric])} % instead of "
             f"{format_figure(metric, mera[metric])} %: the ranking hardly depends on the history.",
-            "`history_term: true`; `num_train_epochs` or `learning_rate` up; `max_length`, if it cuts histories off",
+            *("`history_term: true`", "`num_train_epochs` or `learning_rate` up"),
+            *(["`max_length` up, if it cuts histories off"] if had.get("max_length", 1) else []),
+            had=had,
         )
 
 
-def _of_sets(mera: dict, rerank_depth: int) -> Iterator[Finding]:
+def _levels(had: Mapping[str, Any]) -> set[str]:
+    """Levels of the contrast, as far as they are known; by default there are all of them."""
+    if "levels" not in had or had.get("hierarchy", "icd") != "icd":
+        return set()
+    return {"chapter", "block"} if had["levels"] is None else set(had["levels"])
+
+
+def _of_sets(mera: dict, had: Mapping[str, Any]) -> Iterator[Finding]:
     if "weighted_f1_eov" not in mera:
         return
     names = ("weighted_f1_eov", "weighted_f1", "mean_set_size", "mean_true_size", "empty_set_share")
@@ -179,29 +215,35 @@ def _of_sets(mera: dict, rerank_depth: int) -> Iterator[Finding]:
     low = own < SET_F1 * oracle
     says = f"The sets that EOV cuts have {size:.1f} codes per patient, {true:.1f} were true; their weighted F1 is "
     says += f"{_percent(own)}, that of the same ranking at the true size {_percent(oracle)}"
+    rerank_depth = had.get("rerank_depth", 0)
+    # A weight is of no use to a loss that was not there
+    louder = ["`confidence_weight` up"] if had.get("eov_loss") != "none" else ["`eov_loss: atlop`"]
     if (low and size > LARGE * true) or size > HUGE * true:
         yield _finding(
             "eov_over_predicts",
             f"{says}: EOV lets too many codes through.",
-            "`confidence_weight` up, or `eov_loss: zlpr`; more validation patients to fit the cut on",
+            *(*louder, "`eov_loss: zlpr`", "more validation patients to fit the cut on"),
+            had=had,
         )
     elif (low and size < SMALL * true) or size < TINY * true:
         yield _finding(
             "eov_under_predicts",
             f"{says}: EOV keeps too many codes out.",
-            "`eov_loss: zlpr`, or `confidence_weight` up; more validation patients to fit the cut on",
+            *("`eov_loss: zlpr`", *louder, "more validation patients to fit the cut on"),
+            had=had,
         )
     elif low:
         yield _finding(
             "eov_undertrained",
             f"{says}: as large as the true ones on average, and not for the patients who need it.",
-            "`confidence_weight` and `num_train_epochs` up; `prefix_share` up, so that EOV sees visits in part",
+            *(*louder, "`num_train_epochs` up"),
+            *(["`prefix_share` up, so that EOV sees visits in part"] if had.get("prefix_share", 0) < 1 else []),
         )
     if empty > EMPTY:
         yield _finding(
             "empty_sets",
             f"{_percent(empty)} of the patients get an empty set, and nobody's true set is empty.",
-            "`confidence_weight` up; for those patients read the ranking, which is always there",
+            *(*louder, "for those patients read the ranking, which is always there"),
         )
     if rerank_depth and true > CAP * rerank_depth:
         yield _finding(
@@ -212,7 +254,7 @@ def _of_sets(mera: dict, rerank_depth: int) -> Iterator[Finding]:
         )
 
 
-def _of_log(log: Sequence[dict]) -> Iterator[Finding]:
+def _of_log(log: Sequence[dict], had: Mapping[str, Any]) -> Iterator[Finding]:
     broken = [
         line for line in log for name in ("loss", "grad_norm", "eval_loss") if not math.isfinite(line.get(name, 0.0))
     ]
@@ -220,7 +262,9 @@ def _of_log(log: Sequence[dict]) -> Iterator[Finding]:
         yield _finding(
             "loss_not_finite",
             f"At step {broken[0].get('step', '?')} the loss or its gradient was not a number.",
-            "`learning_rate` down, `warmup_steps` up, `max_grad_norm: 1.0`; `bf16` instead of `fp16`",
+            *("`learning_rate` down", "`warmup_steps` up", "`max_grad_norm: 1.0`"),
+            *(["`bf16` instead of `fp16`"] if had.get("fp16", True) else []),
+            had=had,
         )
         return
     training, validation = _quarters(log, "loss"), _quarters(log, "eval_loss")
@@ -228,14 +272,16 @@ def _of_log(log: Sequence[dict]) -> Iterator[Finding]:
         yield _finding(
             "loss_diverged",
             f"The training loss was down to {min(training):.3f} and ends at {training[-1]:.3f} (quarters of the log).",
-            "`learning_rate` down, `warmup_steps` up, `max_grad_norm: 1.0`",
+            *("`learning_rate` down", "`warmup_steps` up", "`max_grad_norm: 1.0`"),
+            had=had,
         )
     elif validation and validation[-1] > min(validation) * 1.02:
         yield _finding(
             "overfitted",
             f"The loss on validation was down to {min(validation):.3f} and ends at {validation[-1]:.3f}: the model has gone "
             "on to learn its training patients by heart.",
-            "fewer `num_train_epochs`, or `load_best_model_at_end: true`; `hidden_dropout` and `weight_decay` up",
+            *("fewer `num_train_epochs`", "`load_best_model_at_end: true`", "`hidden_dropout` and `weight_decay` up"),
+            had=had,
         )
     # Loss on validation is the better sign, if it was measured
     losses = validation or training

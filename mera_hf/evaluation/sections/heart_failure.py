@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import Block, Paragraph, Table
-from mera_hf.evaluation.bootstrap import BLOCK_RESAMPLES, RESAMPLES, all_draws, percentiles
+from mera_hf.evaluation.bootstrap import BLOCK_RESAMPLES, RESAMPLES, all_draws, interval
 from mera_hf.evaluation.figures import FEWEST_PATIENTS, TOO_FEW, columns_of, percent, ranker_rows
 from mera_hf.evaluation.rankings.ranked import RankedPatients, Ranking
 
@@ -59,7 +59,9 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
             draws = {"auc": _resampled_auc(truth, scores, weights)}
             if ranking.probabilities is not None:
                 draws["f1"] = _resampled_f1(truth, scores > 0.5, weights)
-            section["intervals"][name] = {metric: percentiles(values) for metric, values in draws.items()}
+            section["intervals"][name] = {
+                metric: interval(figures[metric], values, 0) for metric, values in draws.items()
+            }
     return section
 
 

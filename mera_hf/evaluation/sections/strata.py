@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mera_hf.blocks import Block, Card, Details, Grid, Paragraph, Plot, Row, Table
 from mera_hf.evaluation import plots
-from mera_hf.evaluation.bootstrap import BLOCK_RESAMPLES, RESAMPLES, all_draws, percentiles
+from mera_hf.evaluation.bootstrap import BLOCK_RESAMPLES, RESAMPLES, all_draws, interval
 from mera_hf.evaluation.figures import (
     COLUMNS,
     FEWEST_PATIENTS,
@@ -335,7 +335,12 @@ def measure(patients: RankedPatients, resamples: int = RESAMPLES, seed: int = 0)
                     name: {metric: float(values[i]) for metric, values in found.items()}
                     for name, found in figures.items()
                 },
-                "intervals": {"mera": {metric: percentiles(values[i]) for metric, values in draws.items()}},
+                "intervals": {
+                    "mera": {
+                        metric: interval(float(figures["mera"][metric][i]), values[i], 0)
+                        for metric, values in draws.items()
+                    }
+                },
             }
     return section
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mera_hf.evaluation.bootstrap import interval
 from mera_hf.experiments.ontology.groupings import Grouping
 
 
@@ -55,7 +56,7 @@ def agreement(distance: np.ndarray, likeness: np.ndarray, seed: int = 0) -> dict
         "codes": len(distance),
         "pearson": float(pearsonr(far, unlike).statistic),
         "spearman": spearman,
-        "interval": interval(bootstrap(distance, likeness, seed)),
+        "interval": interval(spearman, bootstrap(distance, likeness, seed)),
         "p": float((1 + (by_chance >= spearman - 1e-12).sum()) / (1 + len(by_chance))),
         "chance": {"mean": float(by_chance.mean()), "std": spread},
         "z": (spearman - float(by_chance.mean())) / spread,
@@ -154,11 +155,6 @@ def _standard_ranks(values: np.ndarray) -> np.ndarray:
     return squareform(zscore(squareform(_ranks(values))))
 
 
-def interval(replicates: np.ndarray) -> list[float]:
-    """The middle 95 % of a bootstrap; replicates without a pair to measure are left out."""
-    return np.nanquantile(replicates, [0.025, 0.975]).tolist()
-
-
 def contrast(distance: np.ndarray, likeness: np.ndarray, seed: int = 0) -> dict:
     """Likeness of codes within one group (distance 0), and between groups (distance 1).
 
@@ -170,12 +166,13 @@ def contrast(distance: np.ndarray, likeness: np.ndarray, seed: int = 0) -> dict:
 
     upper = np.triu_indices(len(distance), 1)
     same, values = distance[upper] == 0, likeness[upper]
+    auc = float(roc_auc_score(same, values))
     return {
         "pairs_within": int(same.sum()),
         "within": float(values[same].mean()),
         "between": float(values[~same].mean()),
-        "auc": float(roc_auc_score(same, values)),
-        "auc_interval": interval(bootstrap_auc(distance, likeness, seed)),
+        "auc": auc,
+        "auc_interval": interval(auc, bootstrap_auc(distance, likeness, seed), 0),
     }
 
 
@@ -197,7 +194,7 @@ def compare_groupings(first: Grouping, second: Grouping, likeness: np.ndarray, s
         "codes": len(known),
         "auc": [ours, theirs],
         "difference": ours - theirs,
-        "interval": interval(drawn[0] - drawn[1]),
+        "interval": interval(ours - theirs, drawn[0] - drawn[1]),
     }
 
 
