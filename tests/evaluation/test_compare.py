@@ -17,6 +17,7 @@ from mera_hf.evaluation.figures import spread
 from mera_hf.evaluation.metrics import evaluate_ranking, recall_curve
 from mera_hf.evaluation.paired import compare
 from mera_hf.evaluation.rankings.files import write_rankings
+from mera_hf.evaluation.rankings.ranked import Cut, ModelRanking
 from mera_hf.evaluation.rankings.reference import fit_references
 from mera_hf.evaluation.rankings.setting import Setting
 from mera_hf.evaluation.results import read_metrics
@@ -152,7 +153,9 @@ def test_a_file_of_rankings_is_a_run(folder, patients, measured, tmp_path):
     order, sizes = answer(measured[0]["one"][0])
     backwards = slice(None, None, -1)
     path = tmp_path / "peer.parquet"
-    ranking = ranked(order[backwards], sizes[backwards], np.zeros(order.shape))
+    nothing = np.zeros(order.shape)
+    cut = Cut(sizes[backwards], "EOV")
+    ranking = ModelRanking(order[backwards], cut, nothing, nothing, nothing[:, 0], nothing[:, 0].astype(int))
     write_rankings(path, patients.ids[backwards], patients.codes, ranking)
     got = compare_rankers({"peer": [file_run(path)]}, folder, "train", ("prevalence",))
     assert got.metrics["rankers"]["peer"] == measured[1].metrics["rankers"]["one"]

@@ -27,9 +27,8 @@ def answer(samples, rng, knows_sizes=True) -> ModelRanking:
     eov = np.array([logits[row, size - 1 : size + 1].mean() for row, size in enumerate(sizes)])
     shuffled = np.concatenate([order[:, 2::-1], order[:, 3:]], axis=1)
     logits = np.concatenate([logits[:, 2::-1], logits[:, 3:]], axis=1)
-    return ModelRanking(
-        shuffled, Cut(np.full(len(samples), 4), "EOV"), 1 / (1 + np.exp(-logits)), logits=logits, eov_logits=eov
-    )
+    cut, probabilities = Cut(np.full(len(samples), 4), "EOV"), 1 / (1 + np.exp(-logits))
+    return ModelRanking(shuffled, cut, probabilities, logits, eov, np.zeros(len(samples), dtype=int))
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_log_odds_are_a_logistic_regression_on_four_features(samples, with_proba
             hits.append(code in sample.target)
     plain = LogisticRegression(C=1.0, max_iter=1000).fit(np.array(rows, dtype=float), hits)
     wanted = plain.predict_proba(np.array(rows, dtype=float))[:, 1].reshape(len(samples), CODES)
-    found = np.take_along_axis(fit.probabilities(ranking, samples), ranking.order, axis=1)
+    found = fit.probabilities(ranking, samples, CODES)
     np.testing.assert_allclose(found, wanted, atol=2e-3)
 
 
@@ -105,3 +105,12 @@ def test_values_of_codes_alike_leave_the_order_alone():
     chances = np.tile(np.array([[0.5, 0.4, 0.3], [0.4, 0.3, 0.5], [0.3, 0.5, 0.4]], dtype=np.float32), (20, 1))
     weight, threshold = value_rule(chances, np.tile(np.arange(3), (60, 1)), np.ones(60, dtype=int))
     assert weight == pytest.approx(weight[0]) and threshold == pytest.approx(threshold[0])
+
+
+def test_long_visits_are_put_in_order_to_twice_their_length():
+    rng = np.random.default_rng(0)
+    long = random_samples(rng, 60, CODES, 20)
+    mean = np.mean([len(sample.target) for sample in long])
+    fit = Fit(CODES).learn(guess(long), long)
+    assert fit.depth == min(CODES, round(2 * mean)) > DEPTH
+    assert fit.apply(guess(long), long).set_sizes.max() > DEPTH

@@ -4,7 +4,7 @@ Weighted F1 rewards a ranker that knows how likely each code is, how much naming
 be learned on top of any ranking. So that a lead in weighted F1 is not one of such a fit, every ranker can be given the same:
 
 1. the log-odds of a code, a logistic regression on where the ranker puts it and whether the history has it;
-2. its worth by [`value_rule`], which puts the first ten codes of a patient in order;
+2. its worth by [`value_rule`], which puts the first codes of a patient in order, ten of them or twice as many as visits have;
 3. the worth from which on a code is in the set, with the best weighted F1 of the set.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mera_hf.data.samples import Sample, multi_hot
+from mera_hf.data.samples import Sample
 from mera_hf.evaluation.rankings.ranked import Cut, Ranking
 from mera_hf.evaluation.rankings.reference import fit_threshold
 
@@ -22,7 +22,8 @@ from mera_hf.evaluation.rankings.reference import fit_threshold
 if TYPE_CHECKING:
     import numpy as np
 
-DEPTH = 10  # codes that are put in order; recall at this depth and beyond does not change
+DEPTH = 10  # codes that are put in order, at least; recall at the depth and beyond does not change
+TIMES = 2  # where visits have many codes, this many times their mean number
 CANDIDATES = 60  # the first codes of each patient, on which the log-odds are fitted
 LEAST = 1e-6  # probabilities are not taken for smaller
 
@@ -32,12 +33,14 @@ class Fit:
     """Learned by [`Fit.learn`] from a ranker's rankings of validation patients; [`Fit.apply`] to others of that ranker.
 
     Attributes:
+        depth (`int`): number of first codes that are put in order.
         log_odds (`np.ndarray` of shape (5,), float32): weights of the features, and the constant.
         weight, threshold (`np.ndarray` of shape (codes,), float32): see [`value_rule`].
-        cut (`float`): a code of the first `DEPTH` is in the set if its worth is this much or more.
+        cut (`float`): a code of the first `depth` is in the set if its worth is this much or more.
     """
 
     n_codes: int
+    depth: int = field(init=False)
     log_odds: np.ndarray = field(init=False)
     weight: np.ndarray = field(init=False)
     threshold: np.ndarray = field(init=False)
@@ -52,65 +55,70 @@ class Fit:
         import numpy as np
         from sklearn.linear_model import LogisticRegression
 
-        first = ranking.order[:, :CANDIDATES]  # (patients, K)
-        truth = multi_hot([sample.target for sample in samples], self.n_codes).toarray()
-        hits = np.take_along_axis(truth, first, axis=1) > 0
-        inputs = np.stack([column[:, :CANDIDATES].ravel() for column in self._features(ranking, samples)], axis=1)
-        regression = LogisticRegression(C=1.0, max_iter=1000).fit(inputs, hits.ravel())
+        hits = _held(ranking.order[:, :CANDIDATES], [sample.target for sample in samples], self.n_codes)
+        inputs = np.stack([column.ravel() for column in self._features(ranking, samples, CANDIDATES)], axis=1)
+        regression = LogisticRegression(C=1.0, max_iter=1000).fit(inputs, hits.ravel() > 0)
         self.log_odds = np.append(regression.coef_[0], regression.intercept_[0]).astype(np.float32)
-        probabilities = self.probabilities(ranking, samples)
+        probabilities = np.empty(ranking.order.shape, dtype=np.float32)
+        np.put_along_axis(probabilities, ranking.order, self.probabilities(ranking, samples, self.n_codes), axis=1)
         sizes = np.array([len(sample.target) for sample in samples])
-        self.weight, self.threshold = value_rule(probabilities, ranking.order[:, :DEPTH], sizes)
-        self.cut = fit_threshold(self._worth(ranking, samples), samples)
+        self.depth = min(self.n_codes, max(DEPTH, round(TIMES * sizes.mean())))
+        first = ranking.order[:, : self.depth]
+        self.weight, self.threshold = value_rule(probabilities, first, sizes)
+        worth = np.full(probabilities.shape, -np.inf, dtype=np.float32)
+        np.put_along_axis(worth, first, self._worth(ranking, samples), axis=1)
+        self.cut = fit_threshold(worth, samples)
         return self
 
     def apply(self, ranking: Ranking, samples: Sequence[Sample]) -> Ranking:
         """The ranking with its first codes in the order of their worth, cut where they stop being worth it."""
         import numpy as np
 
-        worth = np.take_along_axis(self._worth(ranking, samples), first := ranking.order[:, :DEPTH], axis=1)
+        worth, first = self._worth(ranking, samples), ranking.order[:, : self.depth]
         places = np.argsort(-worth, axis=1, kind="stable")
-        order = np.concatenate([np.take_along_axis(first, places, axis=1), ranking.order[:, DEPTH:]], axis=1)
+        order = np.concatenate([np.take_along_axis(first, places, axis=1), ranking.order[:, self.depth :]], axis=1)
         return Ranking(order, Cut((worth >= self.cut).sum(axis=1), "threshold"))
 
-    def probabilities(self, ranking: Ranking, samples: Sequence[Sample]) -> np.ndarray:
-        """P(code in the next visit) by the fit: (patients, codes), float32, codes in their own order."""
-        import numpy as np
+    def probabilities(self, ranking: Ranking, samples: Sequence[Sample], width: int) -> np.ndarray:
+        """P(code in the next visit) by the fit, of the first `width` codes of each ranking: (patients, width), float32."""
         from scipy.special import expit
 
         *weights, constant = self.log_odds
-        terms = zip(weights, self._features(ranking, samples), strict=True)
-        fitted = expit(sum(weight * feature for weight, feature in terms) + constant)  # in the order of the ranking
-        probabilities = np.empty(fitted.shape, dtype=np.float32)
-        np.put_along_axis(probabilities, ranking.order, fitted, axis=1)
-        return probabilities
+        terms = zip(weights, self._features(ranking, samples, width), strict=True)
+        return expit(sum(weight * feature for weight, feature in terms) + constant)
 
     def _worth(self, ranking: Ranking, samples: Sequence[Sample]) -> np.ndarray:
-        """The worth of the first `DEPTH` codes, -inf elsewhere: (patients, codes), float32."""
-        import numpy as np
+        """The worth of the first `depth` codes of each ranking: (patients, `depth`), float32."""
+        first = ranking.order[:, : self.depth]
+        return self.weight[first] * (self.probabilities(ranking, samples, self.depth) - self.threshold[first])
 
-        first = ranking.order[:, :DEPTH]
-        chosen = np.take_along_axis(self.probabilities(ranking, samples), first, axis=1)
-        worth = np.full((len(samples), self.n_codes), -np.inf, dtype=np.float32)
-        np.put_along_axis(worth, first, self.weight[first] * (chosen - self.threshold[first]), axis=1)
-        return worth
-
-    def _features(self, ranking: Ranking, samples: Sequence[Sample]) -> list[np.ndarray]:
-        """Of each code in the order of the ranking: log P by the ranker, or where it has none minus the logarithm of its
-        place; whether it is in the last visit, and in the history; the first times the third. Each float32 (patients, codes).
+    def _features(self, ranking: Ranking, samples: Sequence[Sample], width: int) -> list[np.ndarray]:
+        """Of the first `width` codes of each ranking: log P by the ranker, or where it has none minus the logarithm of the
+        place; whether it is in the last visit, and in the history; the first times the third. Each (patients, width), float32.
         """
         import numpy as np
 
+        order = ranking.order[:, :width]
         if ranking.probabilities is None:
-            place = np.log(np.arange(1, self.n_codes + 1, dtype=np.float32))
+            place = np.log(np.arange(1, order.shape[1] + 1, dtype=np.float32))
             likely = np.tile(-place, (len(samples), 1))
         else:
-            likely = np.log(np.maximum(ranking.probabilities, LEAST, dtype=np.float32))
-        seen = [[sample.history[-1] for sample in samples], [sample.known for sample in samples]]
-        last, known = (
-            np.take_along_axis(multi_hot(codes, self.n_codes).toarray(), ranking.order, axis=1) for codes in seen
-        )
+            likely = np.log(np.maximum(ranking.probabilities[:, :width], LEAST, dtype=np.float32))
+        last = _held(order, [sample.history[-1] for sample in samples], self.n_codes)
+        known = _held(order, [list(sample.known) for sample in samples], self.n_codes)
         return [likely, last, known, likely * known]
+
+
+def _held(order: np.ndarray, codes: Sequence[Sequence[int]], n_codes: int) -> np.ndarray:
+    """Which codes of each ranking are among some: 0 or 1, float32, in the shape of `order`."""
+    import numpy as np
+
+    held, is_held = np.empty(order.shape, dtype=np.float32), np.zeros(n_codes, dtype=bool)
+    for row, some in enumerate(codes):
+        is_held[some] = True
+        held[row] = is_held[order[row]]
+        is_held[some] = False
+    return held
 
 
 def value_rule(probabilities: np.ndarray, candidates: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mera_hf.blocks import Block, Paragraph, Row, Table
-from mera_hf.evaluation.bootstrap import percentiles, resampled
+from mera_hf.evaluation.bootstrap import interval, resampled
 from mera_hf.evaluation.figures import (
     columns_of,
     heading_of,
@@ -69,11 +69,9 @@ def measure(patients: RankedPatients) -> dict[str, Any]:
         for metric in LEADS:
             over = max(others, key=lambda name: figures["fitted"][name].get(metric, -1.0))
             if metric in figures["fitted"]["mera"] and metric in figures["fitted"][over]:
-                section["lead"][metric] = {
-                    "over": over,
-                    "difference": figures["fitted"]["mera"][metric] - figures["fitted"][over][metric],
-                    "interval": percentiles(drawn["mera"][metric] - drawn[over][metric]),
-                }
+                lead = figures["fitted"]["mera"][metric] - figures["fitted"][over][metric]
+                ends = interval(lead, drawn["mera"][metric] - drawn[over][metric])
+                section["lead"][metric] = {"over": over, "difference": lead, "interval": ends}
     return section
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import Block, Paragraph, Row, Table
-from mera_hf.evaluation.bootstrap import percentiles, resampled
+from mera_hf.evaluation.bootstrap import interval, resampled
 from mera_hf.evaluation.figures import format_figure, heading_of, mean_of, percent, signed_points, with_interval
 from mera_hf.evaluation.rankings.ranked import ModelRanking, RankedPatients
 from mera_hf.evaluation.rankings.reference import fit_threshold
@@ -61,14 +61,14 @@ def measure(patients: RankedPatients) -> dict[str, Any]:
     section: dict[str, Any] = {}
     for way, tally in tallies.items():
         figures = tally.measure()
-        section[way] = {metric: figures[metric] for metric in METRICS} | {"interval": percentiles(drawn[way])}
+        section[way] = {metric: figures[metric] for metric in METRICS}
+        section[way]["interval"] = interval(figures["weighted_f1_eov"], drawn[way], 0)
         section[way] |= _correlation(sizes[way], true)
     section["last"] = _correlation(np.array([len(sample.history[-1]) for sample in samples]), true)
     for way in ("own", "plain"):
-        section[f"fitted_over_{way}"] = {
-            "difference": section["fitted"]["weighted_f1_eov"] - section[way]["weighted_f1_eov"],
-            "interval": percentiles(drawn["fitted"] - drawn[way]),
-        }
+        lead = section["fitted"]["weighted_f1_eov"] - section[way]["weighted_f1_eov"]
+        ends = interval(lead, drawn["fitted"] - drawn[way])
+        section[f"fitted_over_{way}"] = {"difference": lead, "interval": ends}
     return section
 
 

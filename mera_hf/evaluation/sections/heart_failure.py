@@ -69,18 +69,20 @@ def _scores(ranking: Ranking, is_code: np.ndarray) -> np.ndarray | None:
     """A score of heart failure for each patient, (patients,) float64, from probabilities or else from scores."""
     import numpy as np
 
-    if ranking.probabilities is None and ranking.scores is None:
+    has_chances = ranking.probabilities is not None
+    values = ranking.probabilities if has_chances else ranking.scores
+    if values is None:
         return None
     found = np.empty(len(ranking.order))
     for start in range(0, len(ranking.order), 1024):
         rows = slice(start, start + 1024)
         chosen = is_code[ranking.order[rows]]  # (rows, K)
-        if ranking.probabilities is not None:
-            chances = np.minimum(ranking.probabilities[rows][chosen].astype(float), 1 - 1e-12)
+        if has_chances:
+            chances = np.minimum(values[rows][chosen].astype(float), 1 - 1e-12)
             absent = np.bincount(chosen.nonzero()[0], weights=np.log1p(-chances), minlength=len(chosen))  # (rows,) log
             found[rows] = -np.expm1(absent)
         else:
-            found[rows] = np.where(chosen, ranking.scores[rows], -np.inf).max(axis=1)
+            found[rows] = np.where(chosen, values[rows], -np.inf).max(axis=1)
     return found
 
 
