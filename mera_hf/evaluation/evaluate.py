@@ -108,7 +108,9 @@ def evaluate_checkpoint(
     if probabilities is not None:
         sections["calibration"] = probabilities
     parts = setting.described(protocol(model.config, prepared.codes), recipe) | {"rankers": rankers, **controls}
-    parts["findings"] = findings(parts | {"intervals": bands}, training, memorization, model.config.to_dict())
+    parts["findings"] = findings(
+        parts | {"intervals": bands, "cuts": sections["cuts"]}, training, memorization, model.config.to_dict()
+    )
     metrics = build_metrics(intervals=bands, **parts, **sections)
 
     report: dict[str, Any] = {

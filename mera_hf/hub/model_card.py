@@ -17,10 +17,12 @@ from mera_hf.evaluation.figures import format_figure, mean_of, percent, ranker_t
 from mera_hf.evaluation.plots.style import require_package
 from mera_hf.evaluation.results import read_metrics
 from mera_hf.evaluation.sections import (
+    alike,
     calibration,
     coarse,
     controls,
     coverage,
+    cuts,
     distance,
     fairness,
     heart_failure,
@@ -375,6 +377,10 @@ def _results(metrics: Mapping) -> dict:
         "rivals": overview.rivals_sentence(metrics),
         "meanings": overview.meanings(metrics),
         "more": overview.more_measures(metrics),
+        "alike": alike.table(metrics),
+        "leads": " ".join(alike.sentences(metrics)),
+        "cuts": cuts.table(metrics),
+        "cut": " ".join(cuts.sentences(metrics)),
         "intervals": [table for table in (main, more) if table],
         "open_strata": [groups[name] for name in groups if name in OPEN_STRATA],
         "folded_strata": [groups[name] for name in groups if name not in OPEN_STRATA],

@@ -244,3 +244,14 @@ def test_the_section_of_metrics(tmp_path):
         validate_metrics(metrics | {"drops": {"placebo": {}}})
     with pytest.raises(InputError, match=r"`drops.shuffled_history.recall@20` must be \[low, high\]"):
         validate_metrics(metrics | {"drops": {"shuffled_history": {"recall@20": [0.3, 0.2]}}})
+
+
+def test_eov_that_cuts_badly_by_itself():
+    def cuts(own):
+        ways = {"own": (own, 0.1), "fitted": (0.26, 3.4), "plain": (0.26, 3.5)}
+        return {way: {"weighted_f1_eov": f1, "mean_set_size": size} for way, (f1, size) in ways.items()}
+
+    assert "eov_cuts_badly" not in signatures({**metrics_dict(), "cuts": cuts(0.245)})
+    found = {each["signature"]: each for each in findings({**metrics_dict(), "cuts": cuts(0.004)})}["eov_cuts_badly"]
+    assert "0.1 codes per patient and a weighted F1 of 0.4 %" in found["says"] and "it is 26.0 %" in found["says"]
+    assert found["knob"] == "`eov_loss: count`"

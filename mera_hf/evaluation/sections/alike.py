@@ -1,11 +1,11 @@
 """The section `alike` of `metrics.json`: every ranker as it was trained, and after the same fit on validation.
 
     {"patients": n, "as_trained" | "fitted": {"rankers": {ranker: {metric: value}}},
-     "lead": {metric: {"over": ranker, "difference", "interval"}}}
+     "lead": {metric: {"over": ranker, "way": "as_trained" | "fitted", "difference", "interval"}}}
 
 `patients` are those of validation, which the fit learned from, see [`~mera_hf.evaluation.rankings.fit.Fit`]. As trained,
 MERA's codes stand in the order of their logits, cut at EOV's own logit, and the references are cut at a threshold. `lead` is
-MERA minus the best other ranker, both after the fit, with a paired 95 % bootstrap interval over patients.
+MERA after the fit minus the best other ranker, in whichever way that is better, with a paired 95 % bootstrap interval.
 """
 
 from __future__ import annotations
@@ -15,17 +15,10 @@ from typing import Any
 
 from mera_hf.blocks import Block, Paragraph, Row, Table
 from mera_hf.evaluation.bootstrap import interval, resampled
-from mera_hf.evaluation.figures import (
-    columns_of,
-    heading_of,
-    mean_of,
-    ranker_rows,
-    signed_points,
-    title_of,
-)
+from mera_hf.evaluation.figures import columns_of, heading_of, mean_of, ranker_rows, signed_points, title_of
 from mera_hf.evaluation.rankings.fit import Fit
 from mera_hf.evaluation.rankings.ranked import RankedPatients
-from mera_hf.evaluation.tally import tally_ranking
+from mera_hf.evaluation.tally import Tally, tally_ranking
 
 
 LABEL, HEADING = "Fitted alike", "Every ranker as trained, and after the same fit"
@@ -50,7 +43,7 @@ def measure(patients: RankedPatients) -> dict[str, Any]:
         return {}
     n_codes = len(patients.codes)
     ks = [k for k in KS if k <= n_codes]
-    tallies: dict[str, dict] = {"as_trained": {}, "fitted": {}}
+    tallies: dict[str, dict[str, Tally]] = {"as_trained": {}, "fitted": {}}
     for name, ranking in patients.rankings.items():
         trained = ranking.as_trained()
         fit = Fit(n_codes).learn(validation.rankings[name].as_trained(), validation.samples)
@@ -62,17 +55,30 @@ def measure(patients: RankedPatients) -> dict[str, Any]:
         way: {"rankers": {name: {m: found[m] for m in METRICS if m in found} for name, found in of.items()}}
         for way, of in figures.items()
     }
-    others = [name for name in patients.rankings if name != "mera"]
-    if "mera" in patients.rankings and others:
-        drawn = {name: resampled([tally]) for name, tally in tallies["fitted"].items()}
-        section["lead"] = {}
-        for metric in LEADS:
-            over = max(others, key=lambda name: figures["fitted"][name].get(metric, -1.0))
-            if metric in figures["fitted"]["mera"] and metric in figures["fitted"][over]:
-                lead = figures["fitted"]["mera"][metric] - figures["fitted"][over][metric]
-                ends = interval(lead, drawn["mera"][metric] - drawn[over][metric])
-                section["lead"][metric] = {"over": over, "difference": lead, "interval": ends}
+    if "mera" in patients.rankings and len(patients.rankings) > 1:
+        section["lead"] = _leads(tallies, figures)
     return section
+
+
+def _leads(tallies: dict[str, dict[str, Tally]], figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
+    ours, leads = figures["fitted"]["mera"], {}
+    drawn = {("fitted", "mera"): resampled([tallies["fitted"]["mera"]])}
+    for metric in LEADS:
+        theirs = {
+            (way, name): found[metric]
+            for way, of in figures.items()
+            for name, found in of.items()
+            if name != "mera" and metric in found
+        }
+        if metric not in ours or not theirs:
+            continue
+        way, name = best = max(theirs, key=lambda key: theirs[key])
+        if best not in drawn:
+            drawn[best] = resampled([tallies[way][name]])
+        lead = ours[metric] - theirs[best]
+        ends = interval(lead, drawn["fitted", "mera"][metric] - drawn[best][metric])
+        leads[metric] = {"over": name, "way": way, "difference": lead, "interval": ends}
+    return leads
 
 
 def blocks(report: Mapping[str, Any]) -> list[Block]:
@@ -100,12 +106,12 @@ def table(metrics: Mapping[str, Any]) -> Table | None:
 
 
 def sentences(metrics: Mapping[str, Any]) -> list[str]:
-    """MERA less the best other ranker after the fit, each with its interval."""
+    """MERA after the fit less the best other ranker, each with its interval."""
     told = []
     for metric, lead in metrics.get("alike", {}).get("lead", {}).items():
         if "over" in lead:  # merged runs may differ in which other ranker is best
+            points = signed_points(mean_of(lead["difference"]))
             ends = "" if "interval" not in lead else ", {} to {}".format(*map(signed_points, lead["interval"]))
-            told.append(
-                f"{heading_of(metric)} {signed_points(mean_of(lead['difference']))} ({title_of(lead['over'])}{ends})"
-            )
-    return [f"After the same fit for all, MERA less the best other ranker, points: {'; '.join(told)}."] if told else []
+            told.append(f"{heading_of(metric)} {points} ({title_of(lead['over'])}{ends})")
+    lead = "After the same fit for all rankers, MERA less the best other one, fitted or not, in points"
+    return [f"{lead}: {'; '.join(told)}."] if told else []

@@ -23,6 +23,7 @@ SET_F1 = 0.8  # weighted F1 of the model's own set, as a share of that at the tr
 LARGE, SMALL = 1.5, 0.67  # mean size of the sets / mean true size, if their F1 is low
 HUGE, TINY = 3.0, 0.33  # the same, whatever their F1
 EMPTY = 0.1  # share of patients with an empty set
+OWN_CUT = 0.02  # weighted F1 of the set with a fitted offset of EOV minus that at EOV itself
 CAP = 0.7  # mean true size / longest set that the model can give
 OPTIMISM = 0.03  # recall@20 on validation minus that on test
 CLIMB = 1.05  # loss at the end / lowest loss, each over a quarter of the log
@@ -65,6 +66,7 @@ def findings(
         *_of_memorizing(memorization or {}),
         *_of_ranking(metrics, had),
         *_of_sets(metrics["rankers"]["mera"], had),
+        *_of_own_cut(metrics.get("cuts", {}), had),
         *_of_log(training.get("log", []), had),
         *_of_validation(metrics, training),
     ]
@@ -251,6 +253,21 @@ def _of_sets(mera: dict, had: Mapping[str, Any]) -> Iterator[Finding]:
             f"A set has {rerank_depth} codes at most, the depth to which the ranking is ordered anew, and {true:.1f} are true "
             "on average: for many patients the cut lies at its edge.",
             "`rerank_depth: 0`, or twice the size of a visit",
+        )
+
+
+def _of_own_cut(cuts: Mapping[str, Any], had: Mapping[str, Any]) -> Iterator[Finding]:
+    if not cuts:
+        return
+    own, fitted = (mean_of(cuts[way]["weighted_f1_eov"]) for way in ("own", "fitted"))
+    if fitted - own > OWN_CUT:
+        yield _finding(
+            "eov_cuts_badly",
+            f"At EOV as it was trained, sets have {mean_of(cuts['own']['mean_set_size']):.1f} codes per patient and a "
+            f"weighted F1 of {_percent(own)}; with an offset fitted on validation it is {_percent(fitted)}: EOV has not "
+            "learned where the ranking ends, and the fit does its work.",
+            "`eov_loss: count`",
+            had=had,
         )
 
 
