@@ -29,7 +29,7 @@ def test_evaluate_saves_rankings_when_asked(small, evaluated):
     assert "rankings.parquet holds patients' identifiers" in run.out
     table = pq.read_table(output / "rankings.parquet")
     split = pq.read_table(small / "dataset" / "data" / "train.parquet")
-    assert table.column_names == ["patient_id", "codes", "probabilities", "set_size"]
+    assert table.column_names == ["patient_id", "codes", "probabilities", "set_size", "unread_visits"]
     assert table["patient_id"].to_pylist() == split["patient_id"].to_pylist()
     assert len(table["codes"][0]) == len(json.loads((small / "dataset" / "codes.json").read_text()))
 

@@ -247,7 +247,7 @@ def test_codes_held_out_of_memorizing(here, trained):
         assert group["count"] == len(run["held_out"]) == round(len(codes) / 5) and 1 <= group["place"] <= len(codes)
     # Their rows are as the same seed starts them
     _, model_args, mera_args = runs._memorizing_arguments(here, "unused")
-    before, _ = load_model(model_args, mera_args, prepared.splits, codes, seed)
+    before, _ = load_model(model_args, mera_args, prepared.splits["train"], codes, seed)
     after = AutoModel.from_pretrained(here.runs / "held_out-1")
     rows = [codes.index(code) for code in found["held_out"][0]["held_out"]]
     others = [row for row in range(len(codes)) if row not in rows]
