@@ -64,6 +64,9 @@ class MeraConfig(PreTrainedConfig):
         eov_value (`float`, *optional*, defaults to 0.5):
             Where EOV cuts the ranking: a code is in the set if its value is above. The value is the probability, and 0.5 is
             where the code's logit is EOV's, unless both were fitted on validation, see [`MeraForDiagnosis.decide`].
+        eov_offset (`float`, *optional*):
+            How far above EOV's logit a code's has to be to be in the set: fitted on validation where `rerank_depth` is 0; 0 is
+            EOV's own cut. It takes the place of `eov_value`, by which checkpoints without it cut.
         rerank_depth (`int`, *optional*, defaults to 0):
             The first so many codes of a ranking are put in the order of their value, and the set is taken from them. Recall
             at this depth and beyond does not change; weighted F1 gains. 0 leaves the ranking alone.
@@ -108,6 +111,7 @@ class MeraConfig(PreTrainedConfig):
     max_length: int | None = None
     calibration: list[float] | None = None
     eov_value: float = 0.5
+    eov_offset: float | None = None
     rerank_depth: int = 0
     conformal: dict | None = None
     base_model: str | None = None

@@ -527,7 +527,8 @@ class MeraForDiagnosis(PreTrainedModel):
 
         Codes are ordered by their logit, and the first `config.rerank_depth` of them again by their value, which is the
         probability of the code unless a calibration weighs it for weighted F1. The predicted set is the head of the ranking,
-        as long as there are codes with a value above `config.eov_value`.
+        as long as there are codes that [`cut_values`] puts above [`eov_cut`]: with `config.eov_offset` by their logits, so
+        that the set shrinks when EOV's logit rises.
 
         With `coverage` the set holds the codes whose share of the softmax over codes reaches the threshold that
         `config.conformal` has for it, and all codes stay in the order of their logit, which is that of their share.
@@ -538,12 +539,12 @@ class MeraForDiagnosis(PreTrainedModel):
             top_k (`int`, *optional*): length of the ranking.
             coverage (`float`, *optional*): share that the sets shall hold, such as 0.9.
             coverage_of (`str`, *optional*, defaults to `"codes"`): of the codes of a visit, or of whole `"visits"`.
-            eov_value (`float`, *optional*): where EOV cuts the ranking; `config.eov_value` without it.
+            eov_value (`float`, *optional*): where EOV cuts the ranking; [`eov_cut`] without it.
         """
-        eov_value = self.config.eov_value if eov_value is None else eov_value
+        eov_value = self.eov_cut if eov_value is None else eov_value
         logits, eov_logits = _in_float32(output)
         probabilities = self.log_odds(output, history_codes, history_values).sigmoid()  # (N, C)
-        values = self.code_values(probabilities)
+        values = self.cut_values(output, probabilities)
         depth = self.config.rerank_depth if coverage is None else 0
         order = _best_first(logits, None if top_k is None else max(top_k, depth))
         if coverage is not None:
@@ -563,6 +564,19 @@ class MeraForDiagnosis(PreTrainedModel):
             probabilities=probabilities.gather(1, order).cpu(),
             eov_logits=eov_logits.cpu(),
         )
+
+    @property
+    def eov_cut(self) -> float:
+        """What [`cut_values`] of a code has to be above for the code to be in the set."""
+        return self.config.eov_value if self.config.eov_offset is None else self.config.eov_offset
+
+    def cut_values(self, output: MeraOutput, probabilities: torch.Tensor) -> torch.Tensor:
+        """What EOV cuts, of all codes, shape `(N, C)`: by how much their logits are above EOV's, or where no `eov_offset` was
+        fitted, their [`code_values`]."""
+        if self.config.eov_offset is None:
+            return self.code_values(probabilities)
+        logits, eov_logits = _in_float32(output)
+        return logits - eov_logits[:, None]
 
     def code_values(self, probabilities: torch.Tensor) -> torch.Tensor:
         """The value of each code, which EOV cuts, from the probabilities of all codes, both of shape `(N, C)`."""

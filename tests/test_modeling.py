@@ -244,6 +244,25 @@ def test_without_calibration_the_set_holds_exactly_the_codes_above_eov():
     assert torch.equal(ranking.set_sizes, (logits > eov[:, None]).sum(1))
 
 
+@pytest.mark.parametrize("offset", [-3.0, 0.0, 2.5])
+def test_with_an_offset_the_set_shrinks_whenever_eov_rises(offset):
+    """Whatever the logits and the calibration, which would have had a set grow."""
+    generator = torch.Generator().manual_seed(1)
+    logits, eov = 5 * torch.randn(300, 5, generator=generator), 5 * torch.randn(300, generator=generator)
+    history = tuple(tensor.expand(300, *tensor.shape[1:]) for tensor in HISTORY)
+    model = small_decider(calibration=[-0.5, 1.0, 0.5, 0.3, 0.0, 1.2], eov_offset=offset)
+    sizes = []
+    for rise in (0.0, 0.5, 3.0, 40.0):
+        ranking = model.decide(MeraOutput(logits, eov + rise), *history)
+        sizes.append(ranking.set_sizes)
+        for row, (order, size) in enumerate(zip(ranking.order.tolist(), ranking.set_sizes.tolist(), strict=True)):
+            inside = [code for code in range(5) if logits[row, code] - (eov[row] + rise) > offset]
+            assert sorted(order[:size]) == inside, "the set is the head of the ranking"
+    for larger, smaller in zip(sizes, sizes[1:], strict=False):
+        assert (smaller <= larger).all() and (smaller < larger).any()
+    assert (sizes[-1] == 0).all()
+
+
 @pytest.mark.parametrize(("value", "size"), [(0.1, 5), (0.12, 4), (0.5, 2), (0.73, 2), (0.74, 0)])
 def test_eov_value_moves_the_cut(value, size):
     """Log-odds 1, 0 and -2: probabilities 0.731, 0.5 and 0.119."""

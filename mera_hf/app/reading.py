@@ -98,14 +98,14 @@ def ranked(model: MeraForDiagnosis, reading: Reading, cut: ChosenCut, top_k: int
         eov_size = model.decide(reading.output, *reading.history, top_k=1).set_sizes[0]
         order = ranking.order[0]
         probabilities = torch.empty_like(ranking.probabilities).scatter_(1, ranking.order, ranking.probabilities)
-        values = model.code_values(probabilities.to(model.device))[0]
+        values = model.cut_values(reading.output, probabilities.to(model.device))[0]
     codes, descriptions = model.config.codes, model.config.descriptions
     assert descriptions is not None
     rows = [
         CodeRow(rank, codes[index], descriptions[index], float(probabilities[0, index]), float(values[index]))
         for rank, index in enumerate(order[:top_k].tolist(), start=1)
     ]
-    value = model.config.eov_value if cut.value is None else cut.value
+    value = model.eov_cut if cut.value is None else cut.value
     return CutRanking(rows, int(ranking.set_sizes[0]), int(eov_size), cut, value, reading.unread_visits)
 
 
@@ -119,7 +119,7 @@ class Scale:
         eov (`float`): the fitted value.
         value (`float`): where the cut is.
         rows (`list[CodeRow]`): the codes that the cut can put in or out of the set.
-        plain (`bool`): whether the value of a code is its probability.
+        unit (`str`): what the value of a code is: its `"logit"` above EOV's, its `"probability"`, or its `"worth"`.
         depth (`int`): the set is taken from this many first codes; 0 means all.
     """
 
@@ -129,7 +129,7 @@ class Scale:
     eov: float
     value: float
     rows: list[CodeRow]
-    plain: bool
+    unit: str
     depth: int
 
 
@@ -137,11 +137,13 @@ def scale(model: MeraForDiagnosis, reading: Reading, cut: ChosenCut) -> Scale:
     """The scale of a patient: it holds the codes at the head of the ranking, EOV and the cut."""
     head, config = model.ranking_head, model.config
     rows = ranked(model, reading, ChosenCut(), min(config.rerank_depth or _SHOWN, config.num_codes)).rows
-    value = config.eov_value if cut.value is None else cut.value
-    values = [row.value for row in rows] + [config.eov_value, value]
+    eov = model.eov_cut
+    value = eov if cut.value is None else cut.value
+    values = [row.value for row in rows] + [eov, value]
     plain = bool((head.value_weight == 1).all() and (head.value_threshold == 0).all())
+    unit = "logit" if config.eov_offset is not None else "probability" if plain else "worth"
     # A little margin, so that the first code can be left out and the last one taken in
     room = 0.04 * (max(values) - min(values))
-    low = 0.0 if plain else min(values) - room
+    low = 0.0 if unit == "probability" else min(values) - room
     high = max(values) + room
-    return Scale(low, high, (high - low) / 200, config.eov_value, value, rows, plain, config.rerank_depth)
+    return Scale(low, high, (high - low) / 200, eov, value, rows, unit, config.rerank_depth)

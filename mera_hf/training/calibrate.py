@@ -125,7 +125,8 @@ def fit_cut(
         tokenizer (`PreTrainedTokenizerBase`): of the model.
         patients (`Dataset`): visits dataset, of the validation patients if there are enough. The last visit of each is
             predicted; with fewer than 20 patients, every visit from the second on.
-        rerank_depth (`int`, *optional*, defaults to 0): see [`MeraConfig`]; with 0 the value is the probability.
+        rerank_depth (`int`, *optional*, defaults to 0): see [`MeraConfig`]. With 0 the cut is an offset of EOV's logit, and
+            otherwise one of the values.
 
     Returns:
         the number of predicted visits; if fewer than 20, nothing is fitted, and codes are cut at EOV's own logit.
@@ -137,6 +138,7 @@ def fit_cut(
     model = base_model(model)
     config, head = model.config, model.ranking_head
     config.calibration, config.eov_value, config.rerank_depth = None, 0.5, 0
+    config.eov_offset = None if rerank_depth else 0.0
     head.value_weight.fill_(1.0)
     head.value_threshold.zero_()
     samples = prediction_samples(patients, config.codes, "last")
@@ -159,7 +161,6 @@ def fit_cut(
     assert ranking.probabilities is not None
     order, probabilities = ranking.order, np.zeros(ranking.order.shape, dtype=np.float32)
     np.put_along_axis(probabilities, order, ranking.probabilities, axis=1)
-    values = probabilities
     if rerank_depth:
         sizes = np.array([len(sample.target) for sample in samples])
         weight, threshold = value_rule(probabilities, order[:, :rerank_depth], sizes)
@@ -170,13 +171,20 @@ def fit_cut(
         chosen = np.take_along_axis(probabilities, first, axis=1)
         np.put_along_axis(values, first, (weight[first] * (chosen - threshold[first])).astype(np.float32), axis=1)
         config.rerank_depth = rerank_depth
+    else:
+        values = np.empty_like(probabilities)
+        np.put_along_axis(values, order, ranking.margins().astype(np.float32), axis=1)
     if few:
         # With a handful of patients, huge sets have the best weighted F1: so match the total size of the true ones
         lowest = -np.sort(-values, axis=None)[sum(len(sample.target) for sample in samples) - 1]
     else:
         lowest = fit_threshold(values, samples)
     # Just below the lowest value that belongs in a set
-    config.eov_value = float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))
+    cut = float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))
+    if rerank_depth:
+        config.eov_value = cut
+    else:
+        config.eov_offset = cut
     return len(samples)
 
 

@@ -32,6 +32,12 @@ def weighed():
 
 
 @pytest.fixture(scope="session")
+def by_logit():
+    """A tiny model with an offset of EOV fitted, as training leaves it where no codes are reordered, and its tokenizer."""
+    return tiny_mera("llama", calibration=[0.0, 1.0, 0.5, 0.3, 0.0, 1.2], eov_offset=0.05)
+
+
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A prepared folder of sixty synthetic patients with the codes of the tiny model, which counts as credentialed."""
     base = tmp_path_factory.mktemp("stored")

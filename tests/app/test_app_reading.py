@@ -7,7 +7,7 @@ from tiny import CODES
 from mera_hf.app.reading import ChosenCut, ranked, read, scale
 
 
-KINDS = ("plain", "weighed")
+KINDS = {"plain": "probability", "weighed": "worth", "by_logit": "logit"}
 
 
 @pytest.fixture(params=KINDS)
@@ -28,7 +28,7 @@ def test_without_a_cut_it_is_the_ranking_of_the_model(opened):
             ranking.probabilities[place].tolist(), abs=1e-6
         )
         assert shown.size == shown.eov_size == ranking.set_sizes[place]
-        assert shown.value == model.config.eov_value
+        assert shown.value == model.eov_cut
         assert ranked(model, reading, ChosenCut(), 3).rows == shown.rows[:3]
 
 
@@ -43,6 +43,8 @@ def test_the_set_is_the_head_of_the_ranking_above_the_cut(opened, value):
         for row in shown.rows:
             index = CODES.index(row.code)
             worth = float(head.value_weight[index]) * (probabilities[index] - float(head.value_threshold[index]))
+            if model.config.eov_offset is not None:
+                worth = float(reading.output.code_logits[0, index] - reading.output.eov_logits[0])
             assert row.value == pytest.approx(worth, abs=1e-6)
         above = [row.rank for row in shown.rows[:depth] if row.value > value]
         assert len(above) == shown.size
@@ -55,14 +57,15 @@ def test_the_set_is_the_head_of_the_ranking_above_the_cut(opened, value):
 
 def test_moving_the_cut_is_what_another_config_would_say(opened):
     model, readings, rows, tokenizer = opened
-    fitted = model.config.eov_value
+    name = "eov_value" if model.config.eov_offset is None else "eov_offset"
+    fitted = getattr(model.config, name)
     for value in (0.03, 0.2):
         shown = [ranked(model, reading, ChosenCut(value), 5).size for reading in readings]
         try:
-            model.config.eov_value = value
+            setattr(model.config, name, value)
             assert shown == model.rank(rows, tokenizer).set_sizes.tolist()
         finally:
-            model.config.eov_value = fitted
+            setattr(model.config, name, fitted)
 
 
 def test_sets_only_shrink_as_the_cut_rises_and_the_order_stays(opened):
@@ -92,15 +95,18 @@ def test_the_scale_holds_what_the_cut_can_move_eov_and_the_cut(opened):
             found = scale(model, reading, cut)
             assert found.low <= found.eov <= found.high
             # The scale of probabilities begins at 0, below which this cut lies
-            assert (found.low <= found.value) is not (found.plain and cut.value == -0.4)
+            assert (found.low <= found.value) is not (found.unit == "probability" and cut.value == -0.4)
             values = [row.value for row in found.rows]
-            assert max(values) < found.high and found.eov == model.config.eov_value
+            assert max(values) < found.high and found.eov == model.eov_cut
             assert found.value == (found.eov if cut.value is None else cut.value)
             assert found.step == pytest.approx((found.high - found.low) / 200)
             # Its ends take every code in and leave every one out
             assert ranked(model, reading, ChosenCut(found.high), 1).size == 0
             assert ranked(model, reading, ChosenCut(found.low), 1).size == len(found.rows)
-        assert scale(model, reading, ChosenCut()).plain is (model.config.rerank_depth == 0)
+        wanted = (
+            "worth" if model.config.rerank_depth else "probability" if model.config.eov_offset is None else "logit"
+        )
+        assert scale(model, reading, ChosenCut()).unit == wanted
         assert len(found.rows) == (model.config.rerank_depth or len(CODES))
 
 

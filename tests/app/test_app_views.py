@@ -147,8 +147,8 @@ def test_every_visit_can_be_filled_moved_and_removed(plain):
     assert 'data-do="add-visit" disabled' in views.visits(EnteredPatient(), codes_of(plain[0]))
 
 
-def test_the_scale_places_codes_eov_and_the_cut(plain, weighed):
-    for model, tokenizer in (plain, weighed):
+def test_the_scale_places_codes_eov_and_the_cut(plain, weighed, by_logit):
+    for model, tokenizer in (plain, weighed, by_logit):
         reading = read(model, tokenizer, PATIENT.row({}))
         found = scale(model, reading, ChosenCut())
         html = views.cut(found, codes_of(model))
@@ -156,7 +156,8 @@ def test_the_scale_places_codes_eov_and_the_cut(plain, weighed):
         assert len(places) == len(found.rows) and all(0 <= place <= 100 for place in places)
         assert html.count('class="tick in"') == ranked(model, reading, ChosenCut(), 1).size
         assert f'value="{found.value}"' in html and f'data-eov="{found.eov}"' in html
-        assert ("at its probability" in html) is found.plain
+        assert ("at its probability" in html) is (found.unit == "probability")
+        assert ("the surer the model is of it" in html) is (found.unit == "logit")
     assert views.cut(None, codes_of(model)) == ""
 
 

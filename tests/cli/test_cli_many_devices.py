@@ -31,7 +31,7 @@ def assert_same_checkpoint(ours: Path, theirs: Path) -> None:
         torch.testing.assert_close(tensor, wanted[name], rtol=0, atol=1e-4)
     config, wanted = (json.loads((folder / "config.json").read_text()) for folder in (ours, theirs))
     for name in (config.keys() | wanted.keys()) - {"use_cache"}:  # which the Trainer sets while it trains
-        if name in ("calibration", "eov_value") and wanted[name] is not None:
+        if name in ("calibration", "eov_value", "eov_offset") and wanted[name] is not None:
             assert config[name] == pytest.approx(wanted[name], rel=1e-2, abs=1e-2)
         elif name == "conformal" and wanted[name] is not None:
             for kind in ("codes", "visits"):

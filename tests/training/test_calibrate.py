@@ -79,12 +79,17 @@ def test_the_cut_is_exactly_that_of_the_fitted_threshold(calibrated):
             chances = log_odds(model, tokenizer, samples).sigmoid()
             values = head.value_weight * (chances - head.value_threshold)
             ranking = rank_samples(model, tokenizer, samples)
+            cut = model.config.eov_value
             if depth:
+                assert model.config.eov_offset is None
                 first = torch.from_numpy(ranking.order[:, :depth]).long()
                 head = torch.zeros_like(values, dtype=torch.bool).scatter(1, first, True)
                 values = values.masked_fill(~head, -torch.inf)
+            else:
+                values, cut = torch.empty(ranking.order.shape), model.config.eov_offset
+                values.scatter_(1, torch.from_numpy(ranking.order).long(), torch.from_numpy(ranking.margins()))
             threshold = fit_threshold(values.numpy(), samples)
-            assert np.isfinite(model.config.eov_value)  # JSON knows no infinity
+            assert np.isfinite(cut)  # JSON knows no infinity
             assert np.array_equal(ranking.set_sizes, (values >= threshold).sum(1))
 
 

@@ -9,8 +9,9 @@ const move = (input) => {
   at = value === Number(root.dataset.eov) ? null : value;
   root.style.setProperty("--at", `${place(input)}%`);
   for (const tick of element.querySelectorAll(".tick")) tick.classList.toggle("in", Number(tick.dataset.value) > value);
-  const percent = (100 * value).toFixed(1);
-  const shown = root.dataset.plain === "1" ? `${percent}\u202f%` : (value < 0 ? percent.replace("-", "\u2212") : `+${percent}`);
+  const { unit } = root.dataset;
+  const number = (unit === "logit" ? value : 100 * value).toFixed(1);
+  const shown = unit === "probability" ? `${number}\u202f%` : (value < 0 ? number.replace("-", "\u2212") : `+${number}`);
   element.querySelector("output").textContent = shown;
   input.setAttribute("aria-valuetext", shown);
   props.value = { ...props.value, at };
