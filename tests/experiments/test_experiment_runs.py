@@ -166,6 +166,7 @@ def test_runs_are_shared_resumed_and_measured_as_everywhere(here, trained):
             # EOV's own cut from kept arrays is what a checkpoint without anything fitted decides
             model, tokenizer = Run(folder, {}).open()
             model.config.calibration, model.config.eov_value, model.config.rerank_depth = None, 0.5, 0
+            model.config.eov_offset = None
             model.ranking_head.value_weight.fill_(1.0)
             model.ranking_head.value_threshold.zero_()
             bare = rank_samples(model, tokenizer, samples)
