@@ -9,8 +9,9 @@ from mera_hf.data.samples import prediction_samples
 from mera_hf.errors import InputError
 from mera_hf.evaluation.conformal import fit_to_ranking
 from mera_hf.evaluation.metrics import evaluate_ranking, ks_up_to
-from mera_hf.evaluation.rankings.fit import value_rule
+from mera_hf.evaluation.rankings.fit import CANDIDATES, FEWEST, value_rule
 from mera_hf.evaluation.rankings.model import model_patients, rank_samples
+from mera_hf.evaluation.rankings.ranked import by_code
 from mera_hf.evaluation.rankings.reference import fit_threshold
 from mera_hf.training.wrapped import base_model, tokenizer_of
 
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from mera_hf.data.samples import Sample
     from mera_hf.evaluation.rankings.ranked import ModelRanking
     from mera_hf.modeling_mera import MeraForDiagnosis
-
-
-CANDIDATES = 60  # the top codes of each patient, on which the log-odds are fitted
-FEWEST = 20  # predicted visits that a fit needs
 
 
 @dataclass(frozen=True)
@@ -159,8 +156,7 @@ def fit_cut(
 
     ranking = rank_samples(model, tokenizer, samples)
     assert ranking.probabilities is not None
-    order, probabilities = ranking.order, np.zeros(ranking.order.shape, dtype=np.float32)
-    np.put_along_axis(probabilities, order, ranking.probabilities, axis=1)
+    order, probabilities = ranking.order, by_code(ranking.order, ranking.probabilities)
     if rerank_depth:
         sizes = np.array([len(sample.target) for sample in samples])
         weight, threshold = value_rule(probabilities, order[:, :rerank_depth], sizes)
@@ -172,8 +168,7 @@ def fit_cut(
         np.put_along_axis(values, first, (weight[first] * (chosen - threshold[first])).astype(np.float32), axis=1)
         config.rerank_depth = rerank_depth
     else:
-        values = np.empty_like(probabilities)
-        np.put_along_axis(values, order, ranking.margins().astype(np.float32), axis=1)
+        values = by_code(order, ranking.margins())
     if few:
         # With a handful of patients, huge sets have the best weighted F1: so match the total size of the true ones
         lowest = -np.sort(-values, axis=None)[sum(len(sample.target) for sample in samples) - 1]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mera_hf.data.samples import Sample
-from mera_hf.evaluation.rankings.ranked import Cut, Ranking
+from mera_hf.evaluation.rankings.ranked import Cut, Ranking, by_code
 from mera_hf.evaluation.rankings.reference import fit_threshold
 
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DEPTH = 10  # codes that are put in order, at least; recall at the depth and beyond does not change
 TIMES = 2  # where visits have many codes, this many times their mean number
 CANDIDATES = 60  # the first codes of each patient, on which the log-odds are fitted
+FEWEST = 20  # predicted visits that a fit needs
 LEAST = 1e-6  # probabilities are not taken for smaller
 
 
@@ -59,8 +60,7 @@ class Fit:
         inputs = np.stack([column.ravel() for column in self._features(ranking, samples, CANDIDATES)], axis=1)
         regression = LogisticRegression(C=1.0, max_iter=1000).fit(inputs, hits.ravel() > 0)
         self.log_odds = np.append(regression.coef_[0], regression.intercept_[0]).astype(np.float32)
-        probabilities = np.empty(ranking.order.shape, dtype=np.float32)
-        np.put_along_axis(probabilities, ranking.order, self.probabilities(ranking, samples, self.n_codes), axis=1)
+        probabilities = by_code(ranking.order, self.probabilities(ranking, samples, self.n_codes))
         sizes = np.array([len(sample.target) for sample in samples])
         self.depth = min(self.n_codes, max(DEPTH, round(TIMES * sizes.mean())))
         first = ranking.order[:, : self.depth]

@@ -211,6 +211,15 @@ class RankedPatients:
             yield self.heads(name, sizes, slice(start, stop))
 
 
+def by_code(order: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values in the order of a ranking of all codes, put into that of the codes: (patients, codes), float32."""
+    import numpy as np
+
+    table = np.empty(values.shape, dtype=np.float32)
+    np.put_along_axis(table, order, values.astype(np.float32), axis=1)
+    return table
+
+
 def are_among(pairs: Pairs, some: Pairs, n_codes: int) -> np.ndarray:
     """Whether each of `pairs` is one of the sorted pairs `some`: bool of shape (pairs,)."""
     import numpy as np

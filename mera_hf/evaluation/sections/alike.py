@@ -16,7 +16,7 @@ from typing import Any
 from mera_hf.blocks import Block, Paragraph, Row, Table
 from mera_hf.evaluation.bootstrap import interval, resampled
 from mera_hf.evaluation.figures import columns_of, heading_of, mean_of, ranker_rows, signed_points, title_of
-from mera_hf.evaluation.rankings.fit import Fit
+from mera_hf.evaluation.rankings.fit import FEWEST, Fit
 from mera_hf.evaluation.rankings.ranked import RankedPatients
 from mera_hf.evaluation.tally import Tally, tally_ranking
 
@@ -29,7 +29,6 @@ METRICS = (
     *("recall@10", "recall@20", "ndcg@20", "map", "mean_set_size"),
 )
 LEADS = ("weighted_f1", "weighted_f1_eov", "micro_f1", "micro_f1_eov", "ndcg@20", "map")  # what the fit can change
-FEWEST = 20  # patients of validation that the fit needs
 
 
 def measure(patients: RankedPatients) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from mera_hf.blocks import Block, Paragraph, Row, Table
 from mera_hf.evaluation.bootstrap import interval, resampled
 from mera_hf.evaluation.figures import format_figure, heading_of, mean_of, percent, signed_points, with_interval
-from mera_hf.evaluation.rankings.ranked import ModelRanking, RankedPatients
+from mera_hf.evaluation.rankings.fit import FEWEST
+from mera_hf.evaluation.rankings.ranked import ModelRanking, RankedPatients, by_code
 from mera_hf.evaluation.rankings.reference import fit_threshold
 from mera_hf.evaluation.tally import tally_ranking
 
@@ -34,7 +35,6 @@ WAYS = {
     "fitted": "EOV and an offset fitted on validation",
     "plain": "a threshold without EOV, fitted alike",
 }
-FEWEST = 20  # patients of validation that a threshold needs
 
 
 def measure(patients: RankedPatients) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def measure(patients: RankedPatients) -> dict[str, Any]:
     order = ranking.as_trained().order
     sizes = {"own": (ranking.margins() > 0).sum(axis=1)}
     for way, scores in (("fitted", ModelRanking.margins), ("plain", ModelRanking.shares)):
-        threshold = fit_threshold(_by_code(before, scores(before)), validation.samples)
+        threshold = fit_threshold(by_code(before.order, scores(before)), validation.samples)
         sizes[way] = (scores(ranking).astype(np.float32) >= threshold).sum(axis=1)
     tallies = {way: tally_ranking(order, size, samples, ()) for way, size in sizes.items()}
     drawn = {way: resampled([tally])["weighted_f1_eov"] for way, tally in tallies.items()}
@@ -70,15 +70,6 @@ def measure(patients: RankedPatients) -> dict[str, Any]:
         ends = interval(lead, drawn["fitted"] - drawn[way])
         section[f"fitted_over_{way}"] = {"difference": lead, "interval": ends}
     return section
-
-
-def _by_code(ranking: ModelRanking, values: np.ndarray) -> np.ndarray:
-    """Values in the order of the ranking, put into that of the codes: (patients, codes), float32."""
-    import numpy as np
-
-    table = np.empty(values.shape, dtype=np.float32)
-    np.put_along_axis(table, ranking.order, values.astype(np.float32), axis=1)
-    return table
 
 
 def _correlation(sizes: np.ndarray, true: np.ndarray) -> dict[str, float]:
