@@ -62,8 +62,9 @@ class MeraConfig(PreTrainedConfig):
             Weights of the log-odds that a code is in the next visit, fitted on validation, see
             [`MeraForDiagnosis.log_odds`]; without it the log-odds are the code logit less the EOV logit.
         eov_value (`float`, *optional*, defaults to 0.5):
-            Where EOV cuts the ranking: a code is in the set if its value is above. The value is the probability, and 0.5 is
-            where the code's logit is EOV's, unless both were fitted on validation, see [`MeraForDiagnosis.decide`].
+            Where EOV cuts the ranking if there is no `eov_offset`: a code is in the set if its value is above. The value is
+            the probability, and 0.5 is where the code's logit is EOV's, unless both were fitted on validation, see
+            [`MeraForDiagnosis.decide`].
         eov_offset (`float`, *optional*):
             How far above EOV's logit a code's has to be to be in the set: fitted on validation where `rerank_depth` is 0; 0 is
             EOV's own cut. It takes the place of `eov_value`, by which checkpoints without it cut.

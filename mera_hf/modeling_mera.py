@@ -579,7 +579,8 @@ class MeraForDiagnosis(PreTrainedModel):
         return logits - eov_logits[:, None]
 
     def code_values(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """The value of each code, which EOV cuts, from the probabilities of all codes, both of shape `(N, C)`."""
+        """What naming each code is worth, from the probabilities of all codes, both of shape `(N, C)`; by it the first
+        `config.rerank_depth` codes are ordered."""
         return self.ranking_head.value_weight.float() * (probabilities - self.ranking_head.value_threshold.float())
 
     def log_odds(self, output: MeraOutput, history_codes: torch.Tensor, history_values: torch.Tensor) -> torch.Tensor:

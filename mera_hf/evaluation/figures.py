@@ -213,6 +213,11 @@ def signed_points(difference: float) -> str:
     return points(difference).replace("-", "\u2212")
 
 
+def ends_text(found: Mapping) -> str:
+    """The interval of a difference behind its points, as `, +0.1 to +0.9`; empty where it has none, as when merged."""
+    return ", {} to {}".format(*map(signed_points, found["interval"])) if "interval" in found else ""
+
+
 def p_text(p: float | None) -> str:
     """A p-value as papers print it."""
     if p is None:

@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 KS = (10, 20, 30, 40)
 
 
-def ks_up_to(n_codes: int) -> list[int]:
-    """The k of `KS` that so many ranked codes allow."""
-    return [k for k in KS if k <= n_codes]
+def ks_up_to(n_codes: int, ks: Sequence[int] = KS) -> list[int]:
+    """Those of `ks` that so many ranked codes allow."""
+    return [k for k in ks if k <= n_codes]
 
 
 def order_from_scores(scores: np.ndarray, k: int | None = None) -> np.ndarray:

@@ -90,10 +90,7 @@ def _memorization(result: dict, rows: dict[str, dict], metrics: Sequence[str]) -
             sentences.append(_control(control, rows[name], metrics))
     asked = result["memorization"]
     said, other, before = (
-        [
-            f"{format_figure(question, asked[when][f'{question}_{wording}'])} %"
-            for question in ("code_to_definition", "definition_to_code")
-        ]
+        [f"{format_figure(question, asked[when][f'{question}_{wording}'])} %" for question in DIRECTIONS]
         for when, wording in (("after", "seen"), ("after", "unseen"), ("before", "seen"))
     )
     sentences.append(

@@ -165,12 +165,11 @@ class _Chunk:
             self.history = torch.where(codes < 0, self.codes + 1, codes)
             z.scatter_add_(0, self.history, self.terms[decisions].T.to(self.dtype) * _LOG2E)
         true, eov = z.gather(0, targets.codes) / _LOG2E, z[-2] / _LOG2E
-        level = z[-2].clone()
         z.scatter_(0, targets.codes, -torch.inf)
         excess = torch.zeros_like(eov)
         self.above = torch.zeros_like(eov)  # number of false codes above EOV, (p,)
         for tile in self.tiles if self.excess else ():
-            over = torch.sub(z[tile.codes], level, out=self._buffer("of_code", len(tile.segment_of)))
+            over = torch.sub(z[tile.codes], z[-2], out=self._buffer("of_code", len(tile.segment_of)))
             self.above += (over > 0).sum(0)
             excess += over.clamp_(min=0).sum(0)
         excess /= _LOG2E

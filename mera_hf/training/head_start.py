@@ -59,10 +59,12 @@ def start_ranking_head(head, dataset: TimelineDataset, config, eov_loss: str = "
     fitted = [temperature, eov] + ([weights] if hasattr(head, "patient_gate") else [])
     optimizer = torch.optim.LBFGS(fitted, max_iter=60, line_search_fn="strong_wolfe")
 
+    def code_logits() -> torch.Tensor:
+        return (temperature * by_code).scatter_add(0, codes.clamp(min=0).T, (values @ weights).T)  # (C, P)
+
     def closure():
         optimizer.zero_grad()
-        logits = torch.cat([temperature * by_code, eov.expand(1, len(chosen))])  # (C + 1, P)
-        logits = logits.scatter_add(0, codes.clamp(min=0).T, (values @ weights).T)
+        logits = torch.cat([code_logits(), eov.expand(1, len(chosen))])  # (C + 1, P)
         pools = Pools.from_logits(logits.T, targets, space, tau=1.0)
         losses = contrastive_loss(pools, targets, space, {}) + confidence_loss(pools, targets, "atlop")
         loss = (losses * weights_of).sum() + 1e-4 * sum((parameter**2).sum() for parameter in fitted)
@@ -72,8 +74,7 @@ def start_ranking_head(head, dataset: TimelineDataset, config, eov_loss: str = "
     optimizer.step(closure)
     with torch.no_grad():
         if eov_loss == "count":
-            logits = (temperature * by_code).scatter_add(0, codes.clamp(min=0).T, (values @ weights).T)
-            eov.copy_(logits.flatten().topk(int(targets.true.sum()) + 1).values[-2:].mean())
+            eov.copy_(code_logits().flatten().topk(int(targets.true.sum()) + 1).values[-2:].mean())
         if hasattr(head, "code_bias"):
             head.code_bias[:-1] = temperature * head.log_prevalence
             head.code_bias[-1] = eov

@@ -223,10 +223,11 @@ def _check_positions(dataset: PairDataset, config) -> None:
 
 def _without(codes: list[str], held_out: Sequence[str], args: MemorizationTrainerConfig) -> list[str]:
     """The codes that are not held out."""
-    foreign = sorted(set(held_out) - set(codes))
+    left = set(held_out)
+    foreign = sorted(left.difference(codes))
     if foreign:
         raise InputError(f"`held_out` names {foreign[0]}, which is not one of the {len(codes)} codes to memorize.")
-    asked = [code for code in codes if code not in set(held_out)]
+    asked = [code for code in codes if code not in left]
     if not asked:
         raise InputError(f"`held_out` holds all {len(codes)} codes; leave one at least to memorize.")
     if held_out and args.weight_decay:

@@ -4,7 +4,8 @@ Weighted F1 rewards a ranker that knows how likely each code is, how much naming
 be learned on top of any ranking. So that a lead in weighted F1 is not one of such a fit, every ranker can be given the same:
 
 1. the log-odds of a code, a logistic regression on where the ranker puts it and whether the history has it;
-2. its worth by [`value_rule`], which puts the first codes of a patient in order, ten of them or twice as many as visits have;
+2. its worth by [`value_rule`], which puts the first codes of a patient in order, ten of them, or twice as
+   many as a visit has on average if that is more;
 3. the worth from which on a code is in the set, with the best weighted F1 of the set.
 """
 
@@ -34,6 +35,7 @@ class Fit:
     """Learned by [`Fit.learn`] from a ranker's rankings of validation patients; [`Fit.apply`] to others of that ranker.
 
     Attributes:
+        n_codes (`int`): number of candidate codes.
         depth (`int`): number of first codes that are put in order.
         log_odds (`np.ndarray` of shape (5,), float32): weights of the features, and the constant.
         weight, threshold (`np.ndarray` of shape (codes,), float32): see [`value_rule`].
@@ -48,7 +50,8 @@ class Fit:
     cut: float = field(init=False)
 
     def learn(self, ranking: Ranking, samples: Sequence[Sample]) -> Fit:
-        """
+        """Learn from rankings of patients that the ranker was not trained on, and return itself.
+
         Args:
             ranking (`Ranking`): of all codes for the samples.
             samples (`Sequence[Sample]`): the last visits of the validation patients.

@@ -54,7 +54,7 @@ class Ranking:
         return None if self.cut is None else self.cut.sizes
 
     def as_trained(self) -> Ranking:
-        """The ranking without what was fitted on validation to improve it."""
+        """The ranking as training left it, beside a threshold; a ranker that nothing was fitted to afterwards gives itself."""
         return self
 
 

@@ -125,7 +125,16 @@ class Ridge(ReferenceRanker):
         return scores.clip(0, 1)  # least squares fits shares, but does not keep to their range
 
 
-class Logistic(ReferenceRanker):
+class LogitRanker(ReferenceRanker):
+    """A ranker whose scores are logits."""
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        from scipy.special import expit
+
+        return expit(scores)
+
+
+class Logistic(LogitRanker):
     """One linear layer on the multi-hot of the history, trained by Adam; bias from the codes' log-odds, weights from
     zero.
 
@@ -175,13 +184,8 @@ class Logistic(ReferenceRanker):
     def scores(self, samples: Sequence[Sample]) -> np.ndarray:
         return _history_hot(samples, len(self.bias))[0] @ self.weight + self.bias  # (patients, codes) logits
 
-    def probabilities(self, scores: np.ndarray) -> np.ndarray:
-        from scipy.special import expit
 
-        return expit(scores)
-
-
-class Gru(ReferenceRanker):
+class Gru(LogitRanker):
     """A GRU over visits (summed code embeddings); output bias from the codes' log-odds, early stopping on validation.
 
     A patient's timeline is one sequence and every visit but the first is a target, as in MERA. The output bias matters
@@ -240,11 +244,6 @@ class Gru(ReferenceRanker):
                 last = states[torch.arange(len(histories)), reached.sum(dim=1) - 1]  # (patients, dimension)
                 blocks.append(self.network["output"](last))
         return torch.cat(blocks).numpy()  # (patients, codes) logits
-
-    def probabilities(self, scores: np.ndarray) -> np.ndarray:
-        from scipy.special import expit
-
-        return expit(scores)
 
     def _states(self, histories: list[list[list[int]]]) -> tuple:
         """The state after each visit (patients, visits, dimension), and which visits exist (patients, visits) bool."""

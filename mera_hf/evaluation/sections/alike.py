@@ -15,7 +15,8 @@ from typing import Any
 
 from mera_hf.blocks import Block, Paragraph, Row, Table
 from mera_hf.evaluation.bootstrap import interval, resampled
-from mera_hf.evaluation.figures import columns_of, heading_of, mean_of, ranker_rows, signed_points, title_of
+from mera_hf.evaluation.figures import columns_of, ends_text, heading_of, mean_of, ranker_rows, signed_points, title_of
+from mera_hf.evaluation.metrics import ks_up_to
 from mera_hf.evaluation.rankings.fit import FEWEST, Fit
 from mera_hf.evaluation.rankings.ranked import RankedPatients
 from mera_hf.evaluation.tally import Tally, tally_ranking
@@ -41,22 +42,23 @@ def measure(patients: RankedPatients) -> dict[str, Any]:
     if validation is None or len(validation) < FEWEST:
         return {}
     n_codes = len(patients.codes)
-    ks = [k for k in KS if k <= n_codes]
+    ks = ks_up_to(n_codes, KS)
     tallies: dict[str, dict[str, Tally]] = {"as_trained": {}, "fitted": {}}
     for name, ranking in patients.rankings.items():
         trained = ranking.as_trained()
         fit = Fit(n_codes).learn(validation.rankings[name].as_trained(), validation.samples)
         for way, answer in (("as_trained", trained), ("fitted", fit.apply(trained, patients.samples))):
             tallies[way][name] = tally_ranking(answer.order, answer.set_sizes, patients.samples, ks)
-    figures = {way: {name: tally.measure() for name, tally in of.items()} for way, of in tallies.items()}
-    section: dict[str, Any] = {"patients": len(validation)}
-    section |= {
-        way: {"rankers": {name: {m: found[m] for m in METRICS if m in found} for name, found in of.items()}}
-        for way, of in figures.items()
-    }
+    figures = {way: {name: _figures(tally) for name, tally in of.items()} for way, of in tallies.items()}
+    section: dict[str, Any] = {"patients": len(validation)} | {way: {"rankers": of} for way, of in figures.items()}
     if "mera" in patients.rankings and len(patients.rankings) > 1:
         section["lead"] = _leads(tallies, figures)
     return section
+
+
+def _figures(tally: Tally) -> dict[str, float]:
+    found = tally.measure()
+    return {metric: found[metric] for metric in METRICS if metric in found}
 
 
 def _leads(tallies: dict[str, dict[str, Tally]], figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
@@ -110,7 +112,6 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
     for metric, lead in metrics.get("alike", {}).get("lead", {}).items():
         if "over" in lead:  # merged runs may differ in which other ranker is best
             points = signed_points(mean_of(lead["difference"]))
-            ends = "" if "interval" not in lead else ", {} to {}".format(*map(signed_points, lead["interval"]))
-            told.append(f"{heading_of(metric)} {points} ({title_of(lead['over'])}{ends})")
+            told.append(f"{heading_of(metric)} {points} ({title_of(lead['over'])}{ends_text(lead)})")
     lead = "After the same fit for all rankers, MERA less the best other one, fitted or not, in points"
     return [f"{lead}: {'; '.join(told)}."] if told else []

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from mera_hf.blocks import Block, Paragraph, Row, Table
 from mera_hf.evaluation.bootstrap import interval, resampled
-from mera_hf.evaluation.figures import format_figure, heading_of, mean_of, percent, signed_points, with_interval
+from mera_hf.evaluation.figures import (
+    ends_text,
+    format_figure,
+    heading_of,
+    mean_of,
+    percent,
+    signed_points,
+    with_interval,
+)
 from mera_hf.evaluation.rankings.fit import FEWEST
 from mera_hf.evaluation.rankings.ranked import ModelRanking, RankedPatients, by_code
 from mera_hf.evaluation.rankings.reference import fit_threshold
@@ -51,12 +59,13 @@ def measure(patients: RankedPatients) -> dict[str, Any]:
     before = validation.rankings["mera"]
     assert isinstance(before, ModelRanking)
     samples, true = patients.samples, patients.true_sizes
-    order = ranking.as_trained().order
-    sizes = {"own": (ranking.margins() > 0).sum(axis=1)}
+    trained = ranking.as_trained()
+    assert trained.set_sizes is not None
+    sizes = {"own": trained.set_sizes}
     for way, scores in (("fitted", ModelRanking.margins), ("plain", ModelRanking.shares)):
         threshold = fit_threshold(by_code(before.order, scores(before)), validation.samples)
         sizes[way] = (scores(ranking).astype(np.float32) >= threshold).sum(axis=1)
-    tallies = {way: tally_ranking(order, size, samples, ()) for way, size in sizes.items()}
+    tallies = {way: tally_ranking(trained.order, size, samples, ()) for way, size in sizes.items()}
     drawn = {way: resampled([tally])["weighted_f1_eov"] for way, tally in tallies.items()}
     section: dict[str, Any] = {}
     for way, tally in tallies.items():
@@ -116,9 +125,7 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
     told = []
     for way, title in (("own", "EOV's own cut"), ("plain", "a threshold without EOV")):
         lead = section[f"fitted_over_{way}"]
-        ends = "" if "interval" not in lead else ", {} to {}".format(*map(signed_points, lead["interval"]))
-        told.append(
-            f"{percent(section[way]['weighted_f1_eov'])} by {title} ({signed_points(mean_of(lead['difference']))}{ends})"
-        )
+        value, points = percent(section[way]["weighted_f1_eov"]), signed_points(mean_of(lead["difference"]))
+        told.append(f"{value} by {title} ({points}{ends_text(lead)})")
     fitted = percent(section["fitted"]["weighted_f1_eov"])
     return [f"Weighted F1 of the set: {fitted} with an offset of EOV fitted on validation; {'; '.join(told)}."]
